@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
@@ -36,7 +36,8 @@ class Tool:
     """One Go module and the programs that are built from it.
 
     ``packages`` maps a program's name to its package path below the module. ``wrapped`` builds from a small module of our
-    own, for modules whose ``replace`` lines point at folders that their archive does not contain.
+    own, for modules whose ``replace`` lines point at folders that their archive does not contain; ``staging`` is the version
+    of the modules in those folders where the module itself requires none.
     """
 
     name: str
@@ -49,7 +50,6 @@ class Tool:
     go: str = ""
     wrapped: bool = False
     staging: str = ""
-    extra_replace: Mapping[str, str] = field(default_factory=dict)
 
 
 _KUBE_VERSION_VAR = "k8s.io/component-base/version"
@@ -64,7 +64,7 @@ TOOLS = {
         Tool("promtool", "github.com/prometheus/prometheus", "v0.316.0", {"promtool": "cmd/promtool"}, "2-4"),
         Tool("helm", "helm.sh/helm/v3", "v3.22.0", {"helm": "cmd/helm"}, "1-3"),
         Tool("registry", "github.com/distribution/distribution/v3", "v3.1.2", {"registry": "cmd/registry"}, "1-2"),
-        Tool("etcd", "go.etcd.io/etcd/server/v3", "v3.6.13", {"etcd": "."}, "under 2"),
+        Tool("etcd", "go.etcd.io/etcd/server/v3", "v3.6.13", {"etcd": ""}, "under 2", wrapped=True),
         Tool("kwok", "sigs.k8s.io/kwok", "v0.7.0", {"kwok": "cmd/kwok"}, "1-2"),
         Tool(
             "kubernetes",
@@ -93,7 +93,6 @@ TOOLS = {
             "6-8",
             go="go1.27.3",
             wrapped=True,
-            extra_replace={"github.com/argoproj/argo-cd/gitops-engine/v3": "v3.6.1"},
         ),
     )
 }
@@ -212,7 +211,7 @@ def _build(spec: Tool, out: Path) -> None:
             # The module's own `replace` lines count only when it is the main module.
             work, env = source, {**env, "GOFLAGS": "-mod=readonly"}
         for program, package in spec.packages.items():
-            target = f"{spec.module}/{package}" if spec.wrapped else f"./{package}"
+            target = f"{spec.module}/{package}".rstrip("/") if spec.wrapped else f"./{package}"
             args = [_go(), "build", "-trimpath", "-ldflags", f"-s -w {spec.ldflags}".strip(), "-o", str(out / program)]
             _run([*args, *(["-tags", spec.tags] if spec.tags else []), target], work, env)
 
@@ -221,9 +220,10 @@ def _wrapper_module(spec: Tool, upstream: str) -> str:
     go = re.search(r"^go (\S+)$", upstream, re.M).group(1)
     lines = [f"module build\n\ngo {go}\n\nrequire {spec.module} {spec.version}\n"]
     for old, new in re.findall(r"^\s*(?:replace )?(\S+(?: v\S+)?) => (\S+(?: v\S+)?)$", upstream, re.M):
-        if old in spec.extra_replace:
-            new = f"{old} {spec.extra_replace[old]}"
-        elif new.startswith("./staging/"):
+        if new.startswith("."):
+            # The archive has no such folder: the published module of the required version stands in for it.
+            if not spec.staging:
+                continue
             new = f"{old} {spec.staging}"
         lines.append(f"replace {old} => {new}\n")
     return "".join(lines)
