@@ -8,6 +8,7 @@ Every tool lands in ``<cache>/<name>-<version>/``; a later run finds it there an
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -165,19 +166,20 @@ def collector(config: Mapping) -> Path:
 
 def _build_into(folder: Path, title: str, build) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
-    print(f"toolchain: building {title} ...", file=sys.stderr, flush=True)
-    started = time.monotonic()
-    # A half-built tool must never look finished: build beside the target, then rename.
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
-        out = Path(scratch) / "out"
-        out.mkdir()
-        build(out)
-        try:
+    # Two runs that miss the same tool must not build it twice: the second waits and finds it there.
+    with (folder.parent / f".{folder.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if folder.is_dir():
+            return
+        print(f"toolchain: building {title} ...", file=sys.stderr, flush=True)
+        started = time.monotonic()
+        # A half-built tool must never look finished: build beside the target, then rename.
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
+            out = Path(scratch) / "out"
+            out.mkdir()
+            build(out)
             out.rename(folder)
-        except OSError:
-            if not folder.is_dir():  # another run finished the same tool first
-                raise
-    print(f"toolchain: built {folder.name} in {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
+        print(f"toolchain: built {folder.name} in {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
 
 
 def _go() -> str:
@@ -225,6 +227,10 @@ def _wrapper_module(spec: Tool, upstream: str) -> str:
             if not spec.staging:
                 continue
             new = f"{old} {spec.staging}"
+        elif new.startswith("../"):  # a sibling module of the same repository: its published version will do
+            continue
+        elif new.startswith("."):  # a folder of the repository that the archive lacks: the required version stands
+            continue
         lines.append(f"replace {old} => {new}\n")
     return "".join(lines)
 
