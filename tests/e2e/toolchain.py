@@ -227,10 +227,6 @@ def _wrapper_module(spec: Tool, upstream: str) -> str:
             if not spec.staging:
                 continue
             new = f"{old} {spec.staging}"
-        elif new.startswith("../"):  # a sibling module of the same repository: its published version will do
-            continue
-        elif new.startswith("."):  # a folder of the repository that the archive lacks: the required version stands
-            continue
         lines.append(f"replace {old} => {new}\n")
     return "".join(lines)
 
