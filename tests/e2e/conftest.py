@@ -1,0 +1,34 @@
+"""What every end-to-end suite shares: an orderly end, and the bake."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.bake import bake
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """End like Ctrl-C on SIGTERM, so that fixtures stop the programs they started."""
+
+    def leave(*_: object) -> None:
+        raise KeyboardInterrupt("terminated")
+
+    signal.signal(signal.SIGTERM, leave)
+
+
+@pytest.fixture(scope="session")
+def baked(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Return ``baked(**answers)``: the folder of a platform baked with these answers (one bake per set of answers)."""
+    done: dict[tuple, Path] = {}
+
+    def get(**answers: str) -> Path:
+        key = tuple(sorted(answers.items()))
+        if key not in done:
+            done[key] = bake(tmp_path_factory.mktemp("bake"), **answers)
+        return done[key]
+
+    return get
