@@ -1,0 +1,31 @@
+#!/usr/bin/env bash
+# Render every chart as Argo CD would for an environment: scripts/render.sh [local|production] [output folder]
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+environment=${1:-local}
+out=${2:-build/rendered/$environment}
+[ -f "terraform/environments/$environment.tfvars" ] || {
+  echo "render: no environment '$environment': there is no terraform/environments/$environment.tfvars" >&2
+  exit 2
+}
+command -v helm >/dev/null || {
+  echo "render: helm is not installed: https://helm.sh/docs/intro/install/" >&2
+  exit 2
+}
+
+rm -rf "$out"
+mkdir -p "$out"
+for chart in platform-apps/*/Chart.yaml k8s/helm-charts/*/Chart.yaml; do
+  folder=${chart%/Chart.yaml}
+  name=${folder##*/}
+  # Only the second source of an application has no application.yaml; it goes to the app's namespace.
+  namespace=$(sed -n 's/^namespace: *\([^ #]*\).*/\1/p' "$folder/application.yaml" k8s/helm-charts/flask-app/application.yaml 2>/dev/null | head -n 1)
+  values=(--values "$folder/values.yaml")
+  [ ! -f "$folder/values-$environment.yaml" ] || values+=(--values "$folder/values-$environment.yaml")
+  if grep -q '^dependencies:' "$chart" && ! compgen -G "$folder/charts/*.tgz" >/dev/null; then
+    helm dependency build "$folder" >/dev/null
+  fi
+  helm template "$name" "$folder" --namespace "$namespace" --include-crds "${values[@]}" >"$out/$name.yaml"
+  printf '%-20s %s\n' "$name" "$out/$name.yaml"
+done
