@@ -139,6 +139,20 @@ def tool(name: str, program: str | None = None) -> Path:
     return folder / (program or next(iter(spec.packages)))
 
 
+@cache
+def module_dir(name: str) -> Path:
+    """Return the folder of a tool's source in Go's module cache (read-only), fetched where it is missing.
+
+    Raises:
+        ToolchainError: Go is missing, or the module cannot be fetched.
+    """
+    module = f"{TOOLS[name].module}@{TOOLS[name].version}"
+    with tempfile.TemporaryDirectory() as scratch:
+        (Path(scratch) / "go.mod").write_text("module fetch\n")
+        found = _run([_go(), "mod", "download", "-json", module], Path(scratch), {"GOFLAGS": "-mod=mod"})
+    return Path(json.loads(found)["Dir"])
+
+
 def collector(config: Mapping) -> Path:
     """Return a collector that has exactly the components that ``config`` (a collector configuration) names.
 
@@ -206,7 +220,7 @@ def _build(spec: Tool, out: Path) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         work = Path(scratch)
         (work / "go.mod").write_text("module build\n")
-        source = Path(json.loads(_run([_go(), "mod", "download", "-json", f"{spec.module}@{spec.version}"], work, env))["Dir"])
+        source = module_dir(spec.name)
         if spec.wrapped:
             (work / "go.mod").write_text(_wrapper_module(spec, (source / "go.mod").read_text()))
         else:

@@ -1,0 +1,221 @@
+"""A Kubernetes control plane on loopback: etcd, API server, controllers, scheduler, and KWOK's nodes, where pods "run".
+
+    python -m tests.e2e.gitops.control_plane     start one, print its kubeconfig, and wait for Ctrl-C
+
+Nothing answers behind a pod or a Service; everything that the API server, its admission and its controllers do is real.
+"""
+
+from __future__ import annotations
+
+import base64
+import secrets
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import trustme
+import yaml
+
+from tests.e2e.gitops.kube import Kube, Manifest, Refused
+from tests.e2e.processes import LOOPBACK, Processes, free_port, wait_until
+from tests.e2e.toolchain import tool
+
+ZONES = ("a", "b", "c")
+
+
+@contextmanager
+def control_plane(folder: Path) -> Iterator[Kube]:
+    """Run a control plane with an empty etcd below ``folder``; it has three ready nodes when this yields."""
+    with Processes(folder / "logs") as processes:
+        kube = Kube(_start(processes, folder))
+        kube.apply([_storage_class(), *map(_node, ZONES)])
+        wait_until(lambda: _nodes_ready(kube), "the nodes are ready", interval=0.2)
+        yield kube
+
+
+def _start(processes: Processes, folder: Path) -> Path:
+    etcd_url, etcd_peer = (f"http://{LOOPBACK}:{free_port()}" for _ in range(2))
+    processes.start(
+        "etcd",
+        [
+            tool("etcd"),
+            f"--data-dir={folder / 'etcd'}",
+            # The data dies with the session: no need to wait for the disk.
+            "--unsafe-no-fsync",
+            f"--listen-client-urls={etcd_url}",
+            f"--advertise-client-urls={etcd_url}",
+            f"--listen-peer-urls={etcd_peer}",
+            f"--initial-advertise-peer-urls={etcd_peer}",
+            f"--initial-cluster=default={etcd_peer}",
+            "--log-level=warn",
+        ],
+        ready=f"{etcd_url}/health",
+    )
+
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(folder / "ca.crt")
+    serving = authority.issue_cert(LOOPBACK, "localhost")
+    serving.private_key_pem.write_to_path(folder / "serving.key")
+    serving.cert_chain_pems[0].write_to_path(folder / "serving.crt")
+    port, token = free_port(), secrets.token_hex(16)
+    (folder / "tokens.csv").write_text(f'{token},admin,admin,"system:masters"\n')
+    kubeconfig = folder / "kubeconfig"
+    kubeconfig.write_text(yaml.safe_dump(_kubeconfig(port, authority.cert_pem.bytes(), token)))
+    kubeconfig.chmod(0o600)
+
+    # A service account token may be signed by any key; the serving key is at hand.
+    account_key = folder / "serving.key"
+    server = processes.start(
+        "kube-apiserver",
+        [
+            tool("kubernetes", "kube-apiserver"),
+            f"--etcd-servers={etcd_url}",
+            f"--bind-address={LOOPBACK}",
+            f"--secure-port={port}",
+            f"--tls-cert-file={folder / 'serving.crt'}",
+            f"--tls-private-key-file={folder / 'serving.key'}",
+            f"--token-auth-file={folder / 'tokens.csv'}",
+            "--authorization-mode=Node,RBAC",
+            "--service-cluster-ip-range=10.96.0.0/16",
+            "--service-account-issuer=https://kubernetes.default.svc.cluster.local",
+            f"--service-account-key-file={account_key}",
+            f"--service-account-signing-key-file={account_key}",
+            "--allow-privileged=true",  # admission, not this switch, is what the tests are about
+            "--endpoint-reconciler-type=none",  # a loopback address is no valid endpoint
+            "--profiling=false",
+        ],
+    )
+    kube = Kube(kubeconfig)
+
+    def ready() -> bool:
+        assert server.running, server.tail()
+        try:
+            return kube.run("get", "--raw", "/readyz") == "ok"
+        except Refused as refused:
+            raise AssertionError(str(refused)) from None
+
+    wait_until(ready, "kube-apiserver is ready", interval=0.2)
+    processes.start(
+        "kube-controller-manager",
+        [
+            tool("kubernetes", "kube-controller-manager"),
+            f"--kubeconfig={kubeconfig}",
+            f"--service-account-private-key-file={account_key}",
+            f"--root-ca-file={folder / 'ca.crt'}",
+            "--enable-hostpath-provisioner=true",
+            "--leader-elect=false",
+            "--secure-port=0",
+        ],
+    )
+    processes.start(
+        "kube-scheduler",
+        [
+            tool("kubernetes", "kube-scheduler"),
+            f"--kubeconfig={kubeconfig}",
+            "--leader-elect=false",
+            "--secure-port=0",
+        ],
+    )
+    processes.start(
+        "kwok",
+        [
+            tool("kwok"),
+            f"--kubeconfig={kubeconfig}",
+            "--manage-all-nodes=false",
+            "--manage-nodes-with-annotation-selector=kwok.x-k8s.io/node=fake",
+            "--cidr=10.244.0.0/16",
+            "--node-ip=10.0.0.1",
+        ],
+    )
+    return kubeconfig
+
+
+def _kubeconfig(port: int, authority: bytes, token: str) -> Manifest:
+    cluster = {
+        "server": f"https://{LOOPBACK}:{port}",
+        "certificate-authority-data": base64.b64encode(authority).decode(),
+    }
+    return {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "current-context": "e2e",
+        "clusters": [{"name": "e2e", "cluster": cluster}],
+        "users": [{"name": "admin", "user": {"token": token}}],
+        "contexts": [{"name": "e2e", "context": {"cluster": "e2e", "user": "admin"}}],
+    }
+
+
+def _storage_class() -> Manifest:
+    return {
+        "apiVersion": "storage.k8s.io/v1",
+        "kind": "StorageClass",
+        "metadata": {
+            "name": "host-path",
+            "annotations": {"storageclass.kubernetes.io/is-default-class": "true"},
+        },
+        "provisioner": "kubernetes.io/host-path",
+        "reclaimPolicy": "Delete",
+    }
+
+
+def _node(zone: str) -> Manifest:
+    name = f"node-{zone}"
+    room = {"cpu": "64", "memory": "256Gi", "pods": "500", "ephemeral-storage": "1Ti"}
+    return {
+        "apiVersion": "v1",
+        "kind": "Node",
+        "metadata": {
+            "name": name,
+            "annotations": {"kwok.x-k8s.io/node": "fake"},
+            "labels": {
+                "kubernetes.io/hostname": name,
+                "kubernetes.io/os": "linux",
+                "kubernetes.io/arch": "amd64",
+                "topology.kubernetes.io/zone": zone,
+            },
+        },
+        "status": {"allocatable": room, "capacity": room},
+    }
+
+
+def _nodes_ready(kube: Kube) -> bool:
+    nodes = kube.list("nodes")
+    ready = [
+        c
+        for node in nodes
+        for c in node["status"].get("conditions", [])
+        if c["type"] == "Ready" and c["status"] == "True"
+    ]
+    return len(ready) == len(ZONES) and not any(node["spec"].get("taints") for node in nodes)
+
+
+def main() -> int:
+    """Start a control plane, print its kubeconfig, and stop it on Ctrl-C or SIGTERM."""
+
+    def leave(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, leave)
+    started = time.monotonic()
+    with (
+        tempfile.TemporaryDirectory(prefix="control-plane-") as folder,
+        control_plane(Path(folder)) as kube,
+    ):
+        print(
+            f"ready in {time.monotonic() - started:.1f} s; Ctrl-C stops it and forgets it",
+            file=sys.stderr,
+        )
+        print(f"export KUBECONFIG={kube.kubeconfig}", flush=True)
+        try:
+            signal.pause()
+        except KeyboardInterrupt:
+            print("stopping", file=sys.stderr)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
