@@ -16,7 +16,7 @@
 {{- $traceql := printf "{ resource.service.name = %q && span.http.route = %q && %s }" .service .route $bad -}}
 {{- $query := dict "refId" "A" "queryType" "traceql" "query" $traceql "datasource" (dict "type" "tempo" "uid" "tempo") -}}
 {{- $pane := dict "datasource" "tempo" "queries" (list $query) "range" (dict "from" "now-1h" "to" "now") -}}
-{{ .grafana }}/explore?schemaVersion=1&orgId=1&panes={{ dict "slo" $pane | toJson | urlquery }}
+{{ .grafana }}/explore?schemaVersion=1&orgId=1&panes={{ dict "slo" $pane | toRawJson | urlquery }}
 {{- end }}
 
 {{/* The rule file of all objectives. In: .Values.slo */}}
@@ -54,7 +54,7 @@ groups:
           slo:bad_requests:ratio_rate{{ .short }}{ {{- $selector -}} } > {{ $limit }}
         labels: {severity: {{ .severity }}}
         annotations:
-          summary: {{ printf "%s%s burns its %s budget more than %v times too fast" $objective.service $objective.route $name .factor | quote }}
+          summary: {{ printf "%s%s burns its %s budget more than %v times as fast as it may" $objective.service $objective.route $name .factor | quote }}
           description: >-
             {{ "{{ $value | humanizePercentage }}" }} of the requests of the last {{ .long }} were bad, and over the last {{ .short }}
             too many still are. The objective is {{ $target }}.
