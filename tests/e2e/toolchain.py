@@ -20,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import yaml
@@ -146,10 +147,12 @@ def module_dir(name: str) -> Path:
     Raises:
         ToolchainError: Go is missing, or the module cannot be fetched.
     """
-    module = f"{TOOLS[name].module}@{TOOLS[name].version}"
+    spec = TOOLS[name]
+    module = f"{spec.module}@{spec.version}"
+    env = {"GOFLAGS": "-mod=mod", **({"GOTOOLCHAIN": spec.go} if spec.go else {})}
     with tempfile.TemporaryDirectory() as scratch:
         (Path(scratch) / "go.mod").write_text("module fetch\n")
-        found = _run([_go(), "mod", "download", "-json", module], Path(scratch), {"GOFLAGS": "-mod=mod"})
+        found = _run([_go(), "mod", "download", "-json", module], Path(scratch), env)
     return Path(json.loads(found)["Dir"])
 
 
