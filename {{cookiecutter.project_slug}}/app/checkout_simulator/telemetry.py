@@ -1,0 +1,31 @@
+"""What the code itself adds to its telemetry; the rest comes from auto-instrumentation."""
+
+from __future__ import annotations
+
+import logging
+
+from opentelemetry import trace
+
+
+def trace_id() -> str | None:
+    """Trace id of the current request as 32 hex digits; None where no SDK runs."""
+    context = trace.get_current_span().get_span_context()
+    return trace.format_trace_id(context.trace_id) if context.is_valid else None
+
+
+class SpanEventHandler(logging.Handler):
+    """Puts each log record on the current span too, so that it stays with the trace where logs are not kept."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        span = trace.get_current_span()
+        if span.is_recording():
+            span.add_event("log", {"log.severity": record.levelname, "log.message": record.getMessage()})
+
+
+def configure_logging() -> None:
+    """Console (unless auto-instrumentation has set one up) and span events, for every logger; safe to call twice."""
+    root = logging.getLogger()
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
+    if not any(isinstance(handler, SpanEventHandler) for handler in root.handlers):
+        root.addHandler(SpanEventHandler())
+    logging.getLogger(__package__).setLevel(logging.INFO)

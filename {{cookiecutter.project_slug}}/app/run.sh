@@ -1,0 +1,31 @@
+#!/usr/bin/env bash
+# Start the simulator with OpenTelemetry on 127.0.0.1:${PORT:-8000}; needs requirements-dev.txt installed and on PATH.
+# With OTEL_EXPORTER_OTLP_ENDPOINT set (an OTLP/HTTP receiver, such as http://127.0.0.1:4318) it exports, else it is quiet.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+
+if ! command -v opentelemetry-instrument >/dev/null; then
+  echo "opentelemetry-instrument is not on PATH: install app/requirements-dev.txt (make setup)" >&2
+  exit 1
+fi
+
+exporter=none
+if [[ -n ${OTEL_EXPORTER_OTLP_ENDPOINT:-} ]]; then exporter=otlp; fi
+
+export PORT="${PORT:-8000}"
+export OTEL_SERVICE_NAME="${OTEL_SERVICE_NAME:-checkout}"
+export OTEL_METRICS_EXPORTER="${OTEL_METRICS_EXPORTER:-$exporter}"
+export OTEL_TRACES_EXPORTER="${OTEL_TRACES_EXPORTER:-$exporter}"
+export OTEL_LOGS_EXPORTER="${OTEL_LOGS_EXPORTER:-$exporter}"
+
+# As the cluster's Instrumentation resource sets them.
+export OTEL_EXPORTER_OTLP_PROTOCOL="${OTEL_EXPORTER_OTLP_PROTOCOL:-http/protobuf}"
+export OTEL_SEMCONV_STABILITY_OPT_IN="${OTEL_SEMCONV_STABILITY_OPT_IN:-http}"
+export OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION="${OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION:-base2_exponential_bucket_histogram}"
+export OTEL_METRIC_EXPORT_INTERVAL="${OTEL_METRIC_EXPORT_INTERVAL:-5000}"
+export OTEL_PYTHON_EXCLUDED_URLS="${OTEL_PYTHON_EXCLUDED_URLS:-healthz,readyz}"
+export OTEL_PYTHON_LOG_CORRELATION="${OTEL_PYTHON_LOG_CORRELATION:-true}"
+export OTEL_PYTHON_LOG_FORMAT="${OTEL_PYTHON_LOG_FORMAT:-%(asctime)s trace_id=%(otelTraceID)s %(message)s}"
+
+echo "checkout simulator: http://127.0.0.1:$PORT/checkout  (export: ${OTEL_EXPORTER_OTLP_ENDPOINT:-none}; stop with Ctrl-C)"
+exec opentelemetry-instrument gunicorn
