@@ -1,0 +1,19 @@
+variable "platform" {
+  description = "Value of the label app.kubernetes.io/part-of."
+  type        = string
+
+  validation {
+    condition     = length(var.platform) <= 42
+    error_message = "platform may have at most 42 characters: Helm limits release names to 53."
+  }
+}
+
+variable "namespaces" {
+  description = "Pod Security Standard by namespace."
+  type        = map(string)
+
+  validation {
+    condition     = alltrue([for level in values(var.namespaces) : contains(["restricted", "baseline", "privileged"], level)])
+    error_message = "podSecurity must be restricted, baseline or privileged."
+  }
+}
