@@ -19,7 +19,7 @@
 {{ .grafana }}/explore?schemaVersion=1&orgId=1&panes={{ dict "slo" $pane | toRawJson | urlquery }}
 {{- end }}
 
-{{/* The rule file of all objectives. In: .Values.slo */}}
+{{/* The rule file of all objectives. In: .Values.global.slo */}}
 {{- define "slo.rules" -}}
 {{- $slo := . -}}
 {{- $windows := list -}}

@@ -1,4 +1,5 @@
-# Rate, errors and duration of every service and route, from the SDK's native histogram. Ratios are 0 to 1, durations seconds.
+{{/* Rate, errors and duration of every service and route, from the SDK's native histogram. Ratios are 0 to 1, durations seconds. */}}
+{{- define "red.rules" -}}
 groups:
   - name: red
     rules:
@@ -24,3 +25,4 @@ groups:
 
       - record: service_name_http_route:http_server_request_duration_seconds:p99_rate1m
         expr: histogram_quantile(0.99, sum by (service_name, http_route) (rate(http_server_request_duration_seconds[1m])))
+{{- end }}
