@@ -1,9 +1,12 @@
 # A component is a folder with an application.yaml. Nothing lists them: add a folder and it is deployed.
 locals {
-  folders = "{platform-apps,k8s/helm-charts}/*"
+  parents = ["platform-apps", "k8s/helm-charts"]
+
+  application_files = flatten([for parent in local.parents : tolist(fileset(var.components_root, "${parent}/*/application.yaml"))])
+  chart_files       = flatten([for parent in local.parents : tolist(fileset(var.components_root, "${parent}/*/Chart.yaml"))])
 
   components = {
-    for file in fileset(var.components_root, "${local.folders}/application.yaml") :
+    for file in local.application_files :
     basename(dirname(file)) => merge(
       { sources = [{ path = dirname(file) }] },
       yamldecode(file("${var.components_root}/${file}")),
@@ -17,7 +20,7 @@ locals {
 
   # Argo CD checks the registries of chart dependencies against the project too, and writes OCI ones without a scheme.
   dependency_registries = flatten([
-    for file in fileset(var.components_root, "${local.folders}/Chart.yaml") : [
+    for file in local.chart_files : [
       for dependency in try(yamldecode(file("${var.components_root}/${file}")).dependencies, []) :
       trimprefix(dependency.repository, "oci://") if try(dependency.repository, "") != ""
     ]
