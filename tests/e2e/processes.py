@@ -106,6 +106,8 @@ class Process:
         try:
             wait_until(answers, f"{self.name} at {url}", timeout)
         except NotReady as error:
+            if not self.running:
+                raise
             raise NotReady(f"{error}\n{self.tail()}") from None
 
     def wait_end(self, timeout: float = 30) -> int:

@@ -181,6 +181,30 @@ def collector(config: Mapping) -> Path:
     return folder / "otelcol"
 
 
+def python(requirements: Path) -> Path:
+    """Return a virtual environment that holds exactly what a requirements file (and those it includes) pins.
+
+    Raises:
+        ToolchainError: the installation failed (its last lines are in the message).
+    """
+    digest = hashlib.sha256(f"{sys.executable} {sys.version}".encode())
+    for file in sorted(requirements.parent.glob("requirements*.txt")):
+        digest.update(file.read_bytes())
+    folder = cache_root() / f"python-{requirements.parent.name}-{digest.hexdigest()[:12]}"
+
+    def make(out: Path) -> None:
+        # Scripts name the interpreter by its path, so the environment is made where it stays; its marker says it is whole.
+        shutil.rmtree(folder.with_suffix(".venv"), ignore_errors=True)
+        _run([sys.executable, "-m", "venv", str(folder.with_suffix(".venv"))], requirements.parent, {})
+        pip = [str(folder.with_suffix(".venv") / "bin" / "pip"), "install", "-q", "--disable-pip-version-check"]
+        _run([*pip, "-r", str(requirements)], requirements.parent, {})
+        (out / "whole").touch()
+
+    if not folder.is_dir():
+        _build_into(folder, f"the Python environment of {requirements.name} (under 1 min)", make)
+    return folder.with_suffix(".venv")
+
+
 def _build_into(folder: Path, title: str, build) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     # Two runs that miss the same tool must not build it twice: the second waits and finds it there.

@@ -1,0 +1,258 @@
+"""What a baked platform declares: the collector's configuration, Thanos' arguments, the SDK's settings, the panels' queries.
+
+Nothing here is written by hand but the arguments that the Thanos chart itself adds (``CHART_ARGUMENTS``); with
+``UPSTREAM_CHARTS`` (a folder of packaged charts) the real chart is rendered instead, and a test compares the two.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import yaml
+from helm_python import Chart
+
+NAMESPACE = "observability"
+UPSTREAM_CHARTS = os.environ.get("UPSTREAM_CHARTS")
+
+# Program: its component folder, its key in the chart's values, and the arguments the chart writes for it.
+_LOG = ["--log.level=info", "--log.format=logfmt"]
+_GRPC, _HTTP = "--grpc-address=0.0.0.0:10901", "--http-address=0.0.0.0:10902"
+_STORE = "--objstore.config-file=/etc/thanos/objstore.yaml"
+CHART_ARGUMENTS: dict[str, tuple[str, tuple[str, ...], list[str]]] = {
+    "ingestor": (
+        "thanos-receive",
+        ("receive", "ingestor"),
+        ["receive", *_LOG, _GRPC, _HTTP, "--remote-write.address=0.0.0.0:19291", _STORE, "--tsdb.path=/var/thanos/receive",
+         "--tsdb.retention={receive.retention}", '--label=receive_replica="$(NAME)"',
+         "--receive.local-endpoint=$(NAME).thanos-receive-ingestor-headless.observability.svc.cluster.local:10901"],
+    ),
+    "router": (
+        "thanos-receive",
+        ("receive", "router"),
+        ["receive", *_LOG, _GRPC, _HTTP, "--remote-write.address=0.0.0.0:19291",
+         "--receive.hashrings-file=/etc/thanos/hashrings.json",
+         "--receive.replication-factor={receive.replicationFactor}", '--label=receive_replica="$(NAME)"'],
+    ),
+    "query": ("thanos-query", ("query",), ["query", *_LOG, _GRPC, _HTTP]),
+    "query-frontend": (
+        "thanos-query",
+        ("queryFrontend",),
+        ["query-frontend", *_LOG, _HTTP,
+         "--query-frontend.downstream-url=http://thanos-query.observability.svc.cluster.local:10902"],
+    ),
+    "store-gateway": ("thanos-store", ("storeGateway",), ["store", *_LOG, _GRPC, _HTTP, "--data-dir=/var/thanos/store", _STORE]),
+    "compact": ("thanos-store", ("compact",), ["compact", "--wait", *_LOG, _HTTP, "--data-dir=/var/thanos/compact", _STORE]),
+    "rule": (
+        "thanos-ruler",
+        ("rule",),
+        ["rule", *_LOG, _GRPC, _HTTP, "--data-dir=/var/thanos/rule", _STORE, '--label=rule_replica="$(NAME)"',
+         "--alert.label-drop=rule_replica", "--tsdb.retention={rule.retention}",
+         "--tsdb.block-duration={rule.blockDuration}", "--rule-file=/etc/thanos/rules/*.yaml",
+         "--eval-interval={rule.evalInterval}", "--alertmanagers.config-file=/etc/thanos/alertmanagers-config.yaml"],
+    ),
+}  # fmt: skip
+# The chart's own defaults of the values above.
+CHART_DEFAULTS = {
+    "receive": {"retention": "48h", "replicationFactor": 1},
+    "rule": {"retention": "48h", "blockDuration": "2h", "evalInterval": "1m"},
+}
+
+
+class NothingReplaced(AssertionError):
+    """A substitution matched nothing: the baked file no longer has what the test thinks it replaces."""
+
+
+def substitute(value, table: Mapping[str, str]):
+    """Return ``value`` (nested dicts, lists, text) with every key of ``table`` replaced in every text.
+
+    Raises:
+        NothingReplaced: one of the keys occurs nowhere.
+    """
+    used: set[str] = set()
+
+    def walk(item):
+        if isinstance(item, dict):
+            return {key: walk(content) for key, content in item.items()}
+        if isinstance(item, list):
+            return [walk(content) for content in item]
+        if isinstance(item, str):
+            for old, new in table.items():
+                if old in item:
+                    used.add(old)
+                    item = item.replace(old, new)
+        return item
+
+    result = walk(value)
+    if unused := table.keys() - used:
+        raise NothingReplaced(f"nothing to replace for {sorted(unused)}")
+    return result
+
+
+def replace_flags(arguments: list[str], table: Mapping[str, str | list[str]]) -> list[str]:
+    """Return command-line ``arguments`` with each flag of ``table`` set to its value, or to several values.
+
+    Raises:
+        NothingReplaced: one of the flags is not there.
+    """
+    names = [argument.split("=", 1)[0] for argument in arguments]
+    if missing := table.keys() - set(names):
+        raise NothingReplaced(f"{arguments[0]}: no {sorted(missing)} in {arguments}")
+    kept = [argument for argument, name in zip(arguments, names, strict=True) if name not in table]
+    return kept + [
+        f"{flag}={value}" for flag, values in table.items() for value in ([values] if isinstance(values, str) else values)
+    ]
+
+
+def merge(base: dict, over: dict) -> dict:
+    """Return ``base`` with ``over`` on top, as Helm merges value files."""
+    result = dict(base)
+    for key, value in over.items():
+        result[key] = merge(result[key], value) if isinstance(value, dict) and isinstance(result.get(key), dict) else value
+    return result
+
+
+@dataclass(frozen=True)
+class Declared:
+    """Reads ``platform``, the folder of a bake, as one environment deploys it."""
+
+    platform: Path
+    environment: str = "production"
+
+    def values(self, component: str) -> dict:
+        """Return a component's merged values."""
+        folder, merged = self.platform / "platform-apps" / component, {}
+        for name in ("values.yaml", f"values-{self.environment}.yaml"):
+            if (folder / name).is_file():
+                merged = merge(merged, yaml.safe_load((folder / name).read_text()) or {})
+        return merged
+
+    def render(self, component: str, charts: str | None = None) -> list[dict]:
+        """Return a component's manifests; of its dependencies only with ``charts``, a folder of packaged charts."""
+        folder = self.platform / "platform-apps" / component
+        with tempfile.TemporaryDirectory() as scratch:
+            chart = Path(scratch) / component
+            shutil.copytree(folder, chart)
+            if charts:
+                (chart / "charts").mkdir(exist_ok=True)
+                for needed in yaml.safe_load((chart / "Chart.yaml").read_text()).get("dependencies", []):
+                    shutil.copy(Path(charts) / f"{needed['name']}-{needed['version']}.tgz", chart / "charts")
+            with Chart.load(chart) as loaded:
+                rendered = loaded.render(values=self.values(component), name=component, namespace=NAMESPACE)
+        texts = (text for path, text in rendered.items() if path.endswith((".yaml", ".yml")))
+        return [document for text in texts for document in yaml.safe_load_all(text) if document]
+
+    def _one(self, component: str, kind: str, name: str) -> dict:
+        found = [d for d in self.render(component) if d["kind"] == kind and d["metadata"]["name"] == name]
+        assert len(found) == 1, f"{component} renders {len(found)} {kind} named {name}"
+        return found[0]
+
+    def collector(self) -> dict:
+        """Return the configuration of the OpenTelemetryCollector ``otel``."""
+        return self._one("otel-collector", "OpenTelemetryCollector", "otel")["spec"]["config"]
+
+    def sdk_environment(self) -> dict[str, str]:
+        """Return what the operator puts into an app's environment for the Instrumentation resource ``python``."""
+        spec = self._one("otel-instrumentation", "Instrumentation", "python")["spec"]
+        env = {
+            # The operator's own defaults for Python.
+            "OTEL_TRACES_EXPORTER": "otlp",
+            "OTEL_METRICS_EXPORTER": "otlp",
+            "OTEL_LOGS_EXPORTER": "otlp",
+            "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
+            "OTEL_EXPORTER_OTLP_ENDPOINT": spec["exporter"]["endpoint"],
+        }
+        if spec.get("propagators"):
+            env["OTEL_PROPAGATORS"] = ",".join(spec["propagators"])
+        if spec.get("sampler"):
+            env["OTEL_TRACES_SAMPLER"] = spec["sampler"]["type"]
+            env["OTEL_TRACES_SAMPLER_ARG"] = str(spec["sampler"].get("argument", ""))
+        for item in [*spec.get("env", []), *spec["python"].get("env", [])]:
+            env[item["name"]] = str(item["value"])
+        return env
+
+    def thanos(self, program: str) -> list[str]:
+        """Return the arguments of a Thanos program (a key of ``CHART_ARGUMENTS``), the subcommand first."""
+        return self._rendered_thanos(program, UPSTREAM_CHARTS) if UPSTREAM_CHARTS else self._valued_thanos(program)
+
+    def _rendered_thanos(self, program: str, charts: str) -> list[str]:
+        subcommand = CHART_ARGUMENTS[program][2][0]
+        for document in self.render(CHART_ARGUMENTS[program][0], charts):
+            if document["kind"] in ("Deployment", "StatefulSet"):
+                for container in document["spec"]["template"]["spec"]["containers"]:
+                    is_router = any(argument.startswith("--receive.hashrings-file") for argument in container["args"])
+                    if container["args"][0] == subcommand and is_router == (program == "router"):
+                        return list(container["args"])
+        raise AssertionError(f"no container runs `thanos {subcommand}` for {program}")
+
+    def _valued_thanos(self, program: str) -> list[str]:
+        component, path, arguments = CHART_ARGUMENTS[program]
+        values = merge(CHART_DEFAULTS, self.values(component)["thanos"])
+
+        def at(dotted: str) -> str:
+            node = values
+            for key in dotted.split("."):
+                node = node[key]
+            return str(node)
+
+        result = []
+        for argument in arguments:
+            flag, brace, rest = argument.partition("{")
+            result.append(flag + at(rest.rstrip("}")) if brace else argument)
+        own = values
+        for key in path:
+            own = own.get(key) or {}
+        if program == "query":
+            labels = [*values.get("additionalReplicaLabels", []), *own.get("replicaLabels", [])]
+            endpoints = [*values.get("additionalEndpoints", []), *own.get("additionalStores", [])]
+            result += [f"--query.replica-label={label}" for label in dict.fromkeys(labels)]
+            result += [f"--endpoint={endpoint}" for endpoint in dict.fromkeys(endpoints)]
+        if program == "rule":
+            result += [f"--query={endpoint}" for endpoint in own.get("overrideQueryEndpoints", [])]
+        if program == "compact" and (dedup := own.get("deduplication", {})).get("enabled", True):
+            result += ["--compact.enable-vertical-compaction"]
+            result += [f"--deduplication.replica-label={label}" for label in values.get("additionalReplicaLabels", [])]
+            result += [f"--deduplication.func={dedup['func']}"] if dedup.get("func") else []
+        if (values.get("autoGomemlimit") or {}).get("enabled"):
+            result.append("--enable-auto-gomemlimit")
+        return [*result, *map(str, own.get("extraArgs", []))]
+
+    def dashboard(self, uid: str) -> dict:
+        """Return a baked dashboard."""
+        for path in sorted((self.platform / "platform-apps").glob("*/dashboards/*.json")):
+            content = json.loads(path.read_text())
+            if content["uid"] == uid:
+                return content
+        raise AssertionError(f"no baked dashboard has the uid {uid}")
+
+    def targets(self, uid: str) -> Iterator[tuple[str, dict]]:
+        """Yield (panel title, target) of every query of a dashboard."""
+        for panel in self.dashboard(uid)["panels"]:
+            for inner in [panel, *panel.get("panels", [])]:
+                for target in inner.get("targets", []):
+                    yield inner.get("title", ""), target
+
+    @cached_property
+    def app(self) -> Path:
+        """The simulator's folder."""
+        return self.platform / "app"
+
+
+def fill(expression: str, window: str, **variables: str) -> str:
+    """Return a panel's query with Grafana's variables filled in; intervals become ``window`` (a PromQL duration).
+
+    Raises:
+        AssertionError: a variable is left over.
+    """
+    for name in ("$__rate_interval", "$__interval", "$__range"):
+        expression = expression.replace(name, window)
+    for name, value in variables.items():
+        expression = expression.replace(f"${name}", value)
+    assert "$" not in expression, f"not every variable is filled in: {expression}"
+    return expression

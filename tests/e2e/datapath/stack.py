@@ -1,0 +1,310 @@
+"""A baked platform's data path, run as processes on loopback."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import httpx
+import yaml
+
+from tests.e2e import toolchain
+from tests.e2e.datapath.declared import NAMESPACE, Declared, replace_flags, substitute
+from tests.e2e.datapath.query import Thanos
+from tests.e2e.datapath.stores import LogStore, TraceStore
+from tests.e2e.processes import LOOPBACK, Process, Processes, free_port, wait_until
+
+CORE = ("ingestor", "router", "query", "query-frontend", "collector", "app")
+LONG_TERM = ("store-gateway", "compact")
+THANOS = ("ingestor", "router", "query", "query-frontend", "store-gateway", "compact", "rule")
+
+# The simulator's schedule and the SDK's delays, compressed; everything else is as baked.
+COMPRESSED = {
+    "CHECKOUT_PEAK_LENGTH_S": "14",
+    "CHECKOUT_PEAK_GAP_MIN_S": "34",
+    "CHECKOUT_PEAK_GAP_MAX_S": "38",
+    "OTEL_METRIC_EXPORT_INTERVAL": "1000",
+    "OTEL_BSP_SCHEDULE_DELAY": "500",
+    "OTEL_BLRP_SCHEDULE_DELAY": "500",
+}
+
+Change = Callable[[object], object]
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request by the simulator's own record: its log line."""
+
+    trace_id: str
+    span_id: str
+    mode: str  # normal, peak or unstable
+    ok: bool
+    duration_ms: float
+    line: str
+
+    @property
+    def route(self) -> str:
+        return "/unstable" if self.mode == "unstable" else "/checkout"
+
+
+_LINE = re.compile(
+    r"trace_id=(?P<trace>[0-9a-f]{32}) span_id=(?P<span>[0-9a-f]{16}).*?"
+    r"(?P<line>\[(?P<mode>NORMAL MODE|PEAK MODE|UNSTABLE)\] (?:Checkout|Request) "
+    r"(?P<outcome>SUCCESS|FAILED \(Simulated Error\)) after (?P<ms>[\d.]+)ms)$",
+    re.M,
+)
+
+
+def requests_in(log: str) -> list[Request]:
+    """Return the requests that a simulator's log tells of, in order of their end."""
+    return [
+        Request(
+            found["trace"],
+            found["span"],
+            found["mode"].split()[0].lower(),
+            found["outcome"] == "SUCCESS",
+            float(found["ms"]),
+            found["line"],
+        )
+        for found in _LINE.finditer(log)
+    ]
+
+
+@dataclass
+class Stack:
+    """Starts and stops the parts of ``declared`` below ``folder``; each part can be started with a change.
+
+    A change takes what the part is started with and returns it changed: for ``collector`` its configuration, for ``app``
+    its environment, for a Thanos program its arguments.
+    """
+
+    declared: Declared
+    processes: Processes
+    folder: Path
+    parts: dict[str, Process] = field(default_factory=dict)
+    changes: dict[str, Change] = field(default_factory=dict)
+    traces: TraceStore = field(default_factory=TraceStore)
+    logs: LogStore = field(default_factory=LogStore)
+
+    def __post_init__(self) -> None:
+        self._ports: dict[tuple[str, str], int] = {}
+        (self.folder / "bucket").mkdir(parents=True, exist_ok=True)
+
+    # Where things are.
+
+    def address(self, part: str, port: str = "http") -> str:
+        """Return host:port of a part's ``http``, ``grpc``, ``write``, ``otlp-http`` or ``otlp-grpc`` port."""
+        key = (part, port)
+        if key not in self._ports:
+            self._ports[key] = free_port()
+        return f"{LOOPBACK}:{self._ports[key]}"
+
+    def url(self, part: str, port: str = "http") -> str:
+        """Return ``http://host:port`` of a part; ``tempo`` and ``loki`` are the stores."""
+        if part in ("tempo", "loki"):
+            return (self.traces if part == "tempo" else self.logs).url
+        return f"http://{self.address(part, port)}"
+
+    @property
+    def query(self) -> Thanos:
+        """Thanos Query."""
+        return Thanos(self.url("query"))
+
+    @property
+    def frontend(self) -> Thanos:
+        """Thanos Query Frontend: what Grafana asks."""
+        return Thanos(self.url("query-frontend"))
+
+    # What the parts are started with.
+
+    def data(self, part: str) -> Path:
+        """Return a part's own folder."""
+        path = self.folder / part
+        path.mkdir(parents=True, exist_ok=True)
+        return path
+
+    @cached_property
+    def objstore(self) -> Path:
+        path = self.folder / "objstore.yaml"
+        path.write_text(yaml.safe_dump({"type": "FILESYSTEM", "config": {"directory": str(self.folder / "bucket")}}))
+        return path
+
+    def collector_config(self) -> dict:
+        """Return the baked configuration with endpoints and the queue's folder replaced.
+
+        Raises:
+            NothingReplaced: the baked file has none of one of the endpoints.
+        """
+        inside = f"{NAMESPACE}.svc.cluster.local"
+        config = substitute(
+            self.declared.collector(),
+            {
+                "0.0.0.0:13133": self.address("collector"),
+                "0.0.0.0:4317": self.address("collector", "otlp-grpc"),
+                "0.0.0.0:4318": self.address("collector", "otlp-http"),
+                "localhost:4318": self.address("collector", "otlp-http"),
+                "/var/lib/otelcol": str(self.data("collector")),
+                f"thanos-receive-router.{inside}:19291": self.address("router", "write"),
+                f"tempo.{inside}:4317": f"{LOOPBACK}:{self.traces.grpc_port}",
+                f"loki.{inside}:3100": f"{LOOPBACK}:{self.logs.port}",
+            },
+        )
+        assert "svc.cluster.local" not in json.dumps(config), "an endpoint of the cluster is left in the collector's configuration"
+        return config
+
+    def thanos_arguments(self, part: str) -> list[str]:
+        """Return the baked arguments of a Thanos program with addresses and paths replaced, one ingestor and one replica."""
+        table: dict[str, str | list[str]] = {"--http-address": self.address(part)}
+        if part != "query-frontend" and part != "compact":
+            table["--grpc-address"] = self.address(part, "grpc")
+        if part in ("ingestor", "router"):
+            table["--remote-write.address"] = self.address(part, "write")
+        if part == "ingestor":
+            table |= {
+                "--tsdb.path": str(self.data(part)),
+                "--objstore.config-file": str(self.objstore),
+                "--receive.local-endpoint": self.address(part, "grpc"),
+            }
+        elif part == "router":
+            hashrings = self.folder / "hashrings.json"
+            hashrings.write_text(json.dumps([{"hashring": "default", "endpoints": [self.address("ingestor", "grpc")]}]))
+            table |= {"--receive.hashrings-file": str(hashrings), "--receive.replication-factor": "1"}
+        elif part == "query":
+            table["--endpoint"] = [self.address(name, "grpc") for name in ("ingestor", "store-gateway", "rule")]
+        elif part == "query-frontend":
+            table["--query-frontend.downstream-url"] = self.url("query")
+        else:
+            table |= {"--data-dir": str(self.data(part)), "--objstore.config-file": str(self.objstore)}
+            if part == "rule":
+                managers = self.folder / "alertmanagers.yaml"
+                managers.write_text("alertmanagers: []\n")
+                nowhere = self.folder / "no-objstore.yaml"
+                nowhere.touch()
+                table |= {
+                    "--objstore.config-file": str(nowhere),
+                    "--query": self.address("query"),
+                    "--rule-file": str(self.data("rules") / "*.yaml"),
+                    "--alertmanagers.config-file": str(managers),
+                }
+        arguments = replace_flags(self.declared.thanos(part), table)
+        if part in ("ingestor", "router"):  # a default port that two processes on one host cannot share
+            arguments.append(f"--receive.capnproto-address={self.address(part, 'capnproto')}")
+        return [argument.replace("$(NAME)", f"thanos-{part}-0") for argument in arguments]
+
+    def app_environment(self) -> dict[str, str]:
+        """Return the environment of the simulator: the Instrumentation resource's, compressed, sent to our collector."""
+        env = substitute(
+            self.declared.sdk_environment(),
+            {f"otel-collector.{NAMESPACE}.svc.cluster.local:4318": self.address("collector", "otlp-http")},
+        )
+        return env | COMPRESSED | {
+            "OTEL_SERVICE_NAME": "checkout",
+            "OTEL_RESOURCE_ATTRIBUTES": "k8s.namespace.name=checkout,service.instance.id=checkout.flask-app-0.flask-app",
+            "PORT": self.address("app").rsplit(":", 1)[1],
+            "PYTHONUNBUFFERED": "1",
+        }
+
+    # Start, stop, change.
+
+    def start(self, *names: str) -> Stack:
+        """Start parts in the order given (default: stores and ``CORE``) and wait until each is ready."""
+        if not names:
+            self.traces.start()
+            self.logs.start()
+        for name in names or CORE:
+            self._start(name)
+        if not names:
+            self.wait_connected()
+        return self
+
+    def _start(self, name: str) -> None:
+        change = self.changes.get(name, lambda given: given)
+        if name == "collector":
+            binary = toolchain.collector(self.declared.collector())
+            path = self.folder / "collector.yaml"
+            path.write_text(yaml.safe_dump(change(self.collector_config())))
+            self.parts[name] = self.processes.start(name, [binary, "--config", path], ready=self.url(name) + "/")
+        elif name == "app":
+            environment = python_environment(self.declared)
+            env = change(self.app_environment()) | {"PATH": f"{environment}/bin:{os.environ['PATH']}"}
+            self.parts[name] = self.processes.start(
+                name,
+                [environment / "bin" / "opentelemetry-instrument", "gunicorn"],
+                ready=self.url(name) + "/readyz",
+                env=env,
+                cwd=self.declared.app,
+            )
+        elif name in THANOS:
+            arguments = change(self.thanos_arguments(name))
+            program = toolchain.tool("thanos")
+            self.parts[name] = self.processes.start(name, [program, *arguments], ready=self.url(name) + "/-/ready")
+        else:
+            raise ValueError(f"no part named {name}")
+
+    def stop(self, *names: str) -> None:
+        """Stop parts, the stores too when none is named."""
+        for name in names or reversed(list(self.parts)):
+            if name in self.parts:
+                self.parts.pop(name).stop()
+        if not names:
+            self.traces.stop()
+            self.logs.stop()
+
+    def kill(self, name: str) -> None:
+        """SIGKILL a part."""
+        self.parts.pop(name).kill()
+
+    @contextmanager
+    def changed(self, name: str, change: Change) -> Iterator[None]:
+        """Run the block with one part restarted under ``change``; afterwards it runs as before."""
+        self.stop(name)
+        self.changes[name] = change
+        try:
+            self._start(name)
+            yield
+        finally:
+            self.changes.pop(name)
+            self.stop(name)
+            self._start(name)
+            self.wait_connected()
+
+    def wait_connected(self) -> None:
+        """Wait until Query sees the ingestor and the router delivers to it."""
+        if "query" in self.parts and "ingestor" in self.parts:
+            wait_until(lambda: self.query.stores().get("receive"), "Query sees the ingestor")
+
+    # What happens.
+
+    def requests(self) -> list[Request]:
+        """Return every request that the simulator has answered, by its own log."""
+        return requests_in((self.processes.folder / "app.log").read_text(errors="replace"))
+
+    def get(self, path: str = "/checkout") -> httpx.Response:
+        """Send one request to the simulator."""
+        return httpx.get(self.url("app") + path, timeout=30, trust_env=False)
+
+    def load(self, users: int, seconds: float, name: str = "load") -> Process:
+        """Start the baked load profile (``app/traffic.sh``) against the simulator; it ends by itself."""
+        environment = python_environment(self.declared)
+        return self.processes.start(
+            name,
+            ["bash", self.declared.app / "traffic.sh"],
+            env={
+                "PATH": f"{environment}/bin:{os.environ['PATH']}",
+                "HOST": self.url("app"),
+                "USERS": str(users),
+                "SPAWN_RATE": str(users),
+                "RUN_TIME": f"{seconds:g}s",
+            },
+        )
+
+
+def python_environment(declared: Declared) -> Path:
+    """Return the virtual environment of the baked ``app/requirements-dev.txt``, made once."""
+    return toolchain.python(declared.app / "requirements-dev.txt")

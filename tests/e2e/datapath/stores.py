@@ -1,0 +1,362 @@
+"""Stand-ins for Tempo and Loki: OTLP receivers that keep what they get and answer the HTTP calls that the platform uses.
+
+Both run inside the test session, can be stopped and started again on the same ports, and keep their content meanwhile, as
+the real ones do on their volumes. They speak only what is documented here and refuse everything else, so that a query
+which the real store would reject does not pass by accident.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+import threading
+from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import parse_qs, urlsplit
+
+import grpc
+from google.protobuf.json_format import MessageToDict
+from google.protobuf.message import DecodeError
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest, ExportLogsServiceResponse
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest, ExportTraceServiceResponse
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import (
+    TraceServiceServicer,
+    add_TraceServiceServicer_to_server,
+)
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
+from opentelemetry.proto.trace.v1.trace_pb2 import Status
+
+from tests.e2e.processes import LOOPBACK, free_port
+
+
+class Refused(Exception):
+    """The request is answered with ``status`` and this text."""
+
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(text)
+        self.status = status
+
+
+class HttpService:
+    """A small HTTP server that can be stopped and started again on the same port."""
+
+    def __init__(self) -> None:
+        self.port = free_port()
+        self.url = f"http://{LOOPBACK}:{self.port}"
+        self._server: ThreadingHTTPServer | None = None
+
+    def get(self, path: str, query: dict[str, str]) -> object:
+        """Return a JSON-able answer or text.
+
+        Raises:
+            Refused: the request cannot be answered.
+        """
+        raise Refused(404, "not found")
+
+    def post(self, path: str, body: bytes, content_type: str) -> bytes:
+        """Take a body and return the answer's body."""
+        raise Refused(404, "not found")
+
+    def start(self) -> None:
+        service = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self) -> None:
+                parts = urlsplit(self.path)
+                query = {key: values[0] for key, values in parse_qs(parts.query).items()}
+                self._answer(lambda: service.get(parts.path, query))
+
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                if self.headers.get("Content-Encoding") == "gzip":
+                    body = gzip.decompress(body)
+                self._answer(lambda: service.post(urlsplit(self.path).path, body, self.headers.get("Content-Type", "")))
+
+            def _answer(self, make) -> None:
+                try:
+                    status, answer = 200, make()
+                except Refused as error:
+                    status, answer = error.status, str(error)
+                if isinstance(answer, bytes):
+                    kind, body = "application/x-protobuf", answer
+                elif isinstance(answer, str):
+                    kind, body = "text/plain; charset=utf-8", answer.encode()
+                else:
+                    kind, body = "application/json", json.dumps(answer).encode()
+                self.send_response(status)
+                self.send_header("Content-Type", kind)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        ThreadingHTTPServer.daemon_threads = True
+        self._server = ThreadingHTTPServer((LOOPBACK, self.port), Handler)
+        threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+
+    def stop(self) -> None:
+        if self._server:
+            self._server.shutdown()
+            self._server.server_close()
+            self._server = None
+
+
+def plain(value: AnyValue) -> str:
+    """Return an attribute's value as text, as the stores do for labels."""
+    kind = value.WhichOneof("value")
+    if kind is None:
+        return ""
+    content = getattr(value, kind)
+    return str(content).lower() if kind == "bool_value" else str(content)
+
+
+def attributes(pairs: list[KeyValue]) -> dict[str, str]:
+    return {pair.key: plain(pair.value) for pair in pairs}
+
+
+class TraceStore(HttpService, TraceServiceServicer):
+    """Tempo's stand-in: OTLP/gRPC in; ``GET /ready``, ``/api/traces/<id>`` and ``/api/search`` out.
+
+    ``/api/search`` takes ``q`` as one TraceQL span set of comparisons joined by ``&&``: ``resource.x``, ``span.x``, ``.x``
+    or the intrinsics ``name``, ``status`` and ``trace:id``, with ``=`` or ``!=`` and a quoted string or a bare word, and
+    ``duration > 1s`` or ``ms``.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.grpc_port = free_port()
+        self._grpc: grpc.Server | None = None
+        self._lock = threading.Lock()
+        self._traces: dict[str, dict[str, tuple[object, object, object]]] = defaultdict(dict)
+
+    def start(self) -> None:
+        self._grpc = grpc.server(ThreadPoolExecutor(4), options=[("grpc.so_reuseport", 0)])
+        add_TraceServiceServicer_to_server(self, self._grpc)
+        self._grpc.add_insecure_port(f"{LOOPBACK}:{self.grpc_port}")
+        self._grpc.start()
+        super().start()
+
+    def stop(self) -> None:
+        super().stop()
+        if self._grpc:
+            self._grpc.stop(grace=None).wait()
+            self._grpc = None
+
+    def forget(self) -> None:
+        """Drop every trace, as retention does."""
+        with self._lock:
+            self._traces.clear()
+
+    def trace_ids(self) -> set[str]:
+        with self._lock:
+            return set(self._traces)
+
+    def Export(self, request: ExportTraceServiceRequest, _context: object) -> ExportTraceServiceResponse:  # noqa: N802
+        with self._lock:
+            for resource in request.resource_spans:
+                for scope in resource.scope_spans:
+                    for span in scope.spans:
+                        # A resent batch brings the same span again: the id keeps it one.
+                        self._traces[span.trace_id.hex()][span.span_id.hex()] = (resource.resource, scope.scope, span)
+        return ExportTraceServiceResponse()
+
+    def get(self, path: str, query: dict[str, str]) -> object:
+        if path == "/ready":
+            return "ready"
+        if path == "/api/echo":
+            return "echo"
+        if path == "/api/search":
+            return {"traces": self._search(query)}
+        if found := re.fullmatch(r"/api/traces/([0-9a-f]{1,32})", path):
+            return self._trace(found[1].zfill(32))
+        raise Refused(404, f"{path} not found")
+
+    def _trace(self, trace_id: str) -> dict:
+        with self._lock:
+            spans = list(self._traces.get(trace_id, {}).values())
+        if not spans:
+            raise Refused(404, "trace not found")
+        return {
+            "batches": [
+                {
+                    "resource": MessageToDict(resource),
+                    "scopeSpans": [{"scope": MessageToDict(scope), "spans": [MessageToDict(span)]}],
+                }
+                for resource, scope, span in spans
+            ]
+        }
+
+    def _search(self, query: dict[str, str]) -> list[dict]:
+        wanted = _span_set(query.get("q", "{}"))
+        start, end = (int(query.get(key, default)) * 10**9 for key, default in (("start", 0), ("end", 1 << 33)))
+        found = []
+        with self._lock:
+            traces = [(trace_id, list(spans.values())) for trace_id, spans in self._traces.items()]
+        for trace_id, spans in traces:
+            matching = [span for resource, _, span in spans if _matches(wanted, resource, span)]
+            if not matching or not start <= min(span.start_time_unix_nano for span in matching) <= end:
+                continue
+            root = next(((res, span) for res, _, span in spans if not span.parent_span_id), (spans[0][0], spans[0][2]))
+            found.append(
+                {
+                    "traceID": trace_id,
+                    "rootServiceName": attributes(root[0].attributes).get("service.name", ""),
+                    "rootTraceName": root[1].name,
+                    "startTimeUnixNano": str(root[1].start_time_unix_nano),
+                    "durationMs": (root[1].end_time_unix_nano - root[1].start_time_unix_nano) // 10**6,
+                }
+            )
+        found.sort(key=lambda trace: trace["startTimeUnixNano"], reverse=True)
+        return found[: int(query.get("limit", 20))]
+
+
+_COMPARISON = re.compile(r"\s*([\w.:]+)\s*(!?=|>)\s*(?:\"([^\"]*)\"|([\w.]+))\s*")
+
+
+def _span_set(text: str) -> list[tuple[str, str, str]]:
+    inner = re.fullmatch(r"\s*\{(.*)\}\s*", text)
+    if not inner:
+        raise Refused(400, f"not a span set that this stand-in knows: {text}")
+    wanted = []
+    for part in filter(str.strip, inner[1].split("&&")):
+        found = _COMPARISON.fullmatch(part)
+        if not found:
+            raise Refused(400, f"not a comparison that this stand-in knows: {part}")
+        wanted.append((found[1], found[2], found[3] if found[3] is not None else found[4]))
+    return wanted
+
+
+def _matches(wanted: list[tuple[str, str, str]], resource, span) -> bool:
+    of_resource, of_span = attributes(resource.attributes), attributes(span.attributes)
+    for field, operator, value in wanted:
+        if field == "duration" and operator == ">" and (limit := re.fullmatch(r"([\d.]+)(m?s)", value)):
+            if span.end_time_unix_nano - span.start_time_unix_nano <= float(limit[1]) * (10**6 if limit[2] == "ms" else 10**9):
+                return False
+            continue
+        if operator == ">":
+            raise Refused(400, f"not a comparison that this stand-in knows: {field} > {value}")
+        if field == "name":
+            actual = span.name
+        elif field == "status":
+            actual = Status.StatusCode.Name(span.status.code).removeprefix("STATUS_CODE_").lower()
+        elif field == "trace:id":
+            actual = span.trace_id.hex()
+        elif field.startswith("resource."):
+            actual = of_resource.get(field.removeprefix("resource."))
+        elif field.startswith("span."):
+            actual = of_span.get(field.removeprefix("span."))
+        elif field.startswith("."):
+            actual = of_span.get(field[1:], of_resource.get(field[1:]))
+        else:
+            raise Refused(400, f"unknown field {field}")
+        if (actual == value) != (operator == "="):
+            return False
+    return True
+
+
+# Loki makes stream labels of these resource attributes and keeps everything else as structured metadata.
+INDEXED = ("service.name", "service.namespace", "service.instance.id", "deployment.environment.name", "k8s.namespace.name")
+
+
+class LogStore(HttpService):
+    """Loki's stand-in: ``POST /otlp/v1/logs`` in; ``GET /ready`` and ``/loki/api/v1/query_range`` out.
+
+    Queries are a stream selector of ``=`` matchers, then any of ``| label = "value"``, ``| label =~ "regex"``,
+    ``|= "text"`` and ``|~ "regex"``.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._lock = threading.Lock()
+        self._lines: list[tuple[int, str, dict[str, str]]] = []
+        self.keep_trace_ids = True
+
+    def post(self, path: str, body: bytes, content_type: str) -> bytes:
+        if path != "/otlp/v1/logs":
+            raise Refused(404, f"{path} not found")
+        if content_type != "application/x-protobuf":
+            raise Refused(415, f"unsupported content type {content_type}")
+        try:
+            request = ExportLogsServiceRequest.FromString(body)
+        except DecodeError as error:
+            raise Refused(400, str(error)) from error
+        with self._lock:
+            for resource in request.resource_logs:
+                of_resource = {k.replace(".", "_"): v for k, v in attributes(resource.resource.attributes).items()}
+                for scope in resource.scope_logs:
+                    for record in scope.log_records:
+                        labels = of_resource | {k.replace(".", "_"): v for k, v in attributes(record.attributes).items()}
+                        labels["severity_text"] = record.severity_text
+                        if record.trace_id and self.keep_trace_ids:
+                            labels |= {"trace_id": record.trace_id.hex(), "span_id": record.span_id.hex()}
+                        time = record.time_unix_nano or record.observed_time_unix_nano
+                        self._lines.append((time, plain(record.body), labels))
+        return ExportLogsServiceResponse().SerializeToString()
+
+    def get(self, path: str, query: dict[str, str]) -> object:
+        if path == "/ready":
+            return "ready"
+        if path != "/loki/api/v1/query_range":
+            raise Refused(404, f"{path} not found")
+        selector, filters = _log_query(query.get("query", ""))
+        start, end = int(query.get("start", 0)), int(query.get("end", 1 << 62))
+        with self._lock:
+            lines = list(self._lines)
+        streams: dict[str, dict] = {}
+        found = sorted(
+            (
+                entry
+                for entry in lines
+                if start <= entry[0] <= end
+                and all(entry[2].get(name) == value for name, value in selector)
+                and all(keep(entry[1], entry[2]) for keep in filters)
+            ),
+            key=lambda entry: entry[0],
+            reverse=query.get("direction", "backward") == "backward",
+        )
+        for time, line, labels in found[: int(query.get("limit", 100))]:
+            key = json.dumps(labels, sort_keys=True)
+            streams.setdefault(key, {"stream": labels, "values": []})["values"].append([str(time), line])
+        return {"status": "success", "data": {"resultType": "streams", "result": list(streams.values())}}
+
+
+_SELECTOR = re.compile(r"\s*\{([^}]*)\}")
+_MATCHER = re.compile(r"\s*(\w+)\s*=\s*\"([^\"]*)\"\s*")
+_STAGE = re.compile(r"\s*(?:\|\s*(?P<label>\w+)\s*(?P<how>=~?)|\|(?P<line>[=~]))\s*\"(?P<value>[^\"]*)\"\s*")
+
+
+def _log_query(text: str):
+    head = _SELECTOR.match(text)
+    if not head:
+        raise Refused(400, f"parse error: no stream selector in {text!r}")
+    selector = []
+    for part in head[1].split(","):
+        matcher = _MATCHER.fullmatch(part)
+        if not matcher:
+            raise Refused(400, f"parse error: not a matcher that this stand-in knows: {part!r}")
+        if matcher[1] not in {name.replace(".", "_") for name in INDEXED}:
+            raise Refused(400, f"{matcher[1]} is structured metadata in Loki, not a stream label")
+        selector.append((matcher[1], matcher[2]))
+    filters, at = [], head.end()
+    while at < len(text):
+        stage = _STAGE.match(text, at)
+        if not stage:
+            raise Refused(400, f"parse error: not a stage that this stand-in knows: {text[at:]!r}")
+        wanted = stage["value"]
+        if stage["line"] == "=":
+            filters.append(lambda line, _labels, wanted=wanted: wanted in line)
+        elif stage["line"] == "~":
+            filters.append(lambda line, _labels, wanted=wanted: re.search(wanted, line))
+        else:
+            pattern = wanted if stage["how"] == "=~" else re.escape(wanted)
+            filters.append(
+                lambda _line, labels, name=stage["label"], pattern=pattern: re.fullmatch(pattern, labels.get(name, ""))
+            )
+        at = stage.end()
+    return selector, filters

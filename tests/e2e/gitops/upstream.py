@@ -1,0 +1,71 @@
+"""The upstream charts of a bake, as packages: the real ones where ``UPSTREAM_CHARTS`` names a folder of them, else stand-ins.
+
+A stand-in has a chart's name and version and renders the workloads, Services and kinds that the platform relies on, no more.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+import yaml
+
+from tests.e2e.gitops.argocd import manifests
+from tests.e2e.toolchain import tool
+
+STANDINS = Path(__file__).parent / "standins"
+
+
+def real() -> bool:
+    """Return whether the suite works with the real upstream charts."""
+    return bool(os.environ.get("UPSTREAM_CHARTS"))
+
+
+def wanted(platform: Path) -> set[tuple[str, str]]:
+    """Return name and version of every chart that a bake takes from elsewhere: the components' and Terraform's."""
+    found = set()
+    for path in platform.glob("*/*/Chart.yaml"):
+        for dependency in yaml.safe_load(path.read_text()).get("dependencies") or []:
+            found.add((dependency["name"], str(dependency["version"])))
+    for path in platform.glob("terraform/modules/*/*.tf"):
+        for name, version in re.findall(r'\bchart\s*= "([\w-]+)".*?\bversion\s*= "([^"]+)"', path.read_text(), re.DOTALL):
+            found.add((name, version))
+    return found
+
+
+def packages(charts: Iterable[tuple[str, str]], folder: Path) -> list[Path]:
+    """Return the packages of these charts; stand-ins are made in ``folder``."""
+    if real():
+        source = Path(os.environ["UPSTREAM_CHARTS"])
+        found = {(name, version): source / f"{name}-{version}.tgz" for name, version in charts}
+        missing = sorted(f"{name} {version}" for (name, version), path in found.items() if not path.is_file())
+        assert not missing, f"UPSTREAM_CHARTS={source} lacks {', '.join(missing)}"
+        return sorted(found.values())
+    folder.mkdir(parents=True, exist_ok=True)
+    return [_standin(name, version, folder) for name, version in sorted(charts)]
+
+
+def _standin(name: str, version: str, folder: Path) -> Path:
+    template = STANDINS / f"{name}.yaml"
+    assert template.is_file(), f"no stand-in for the chart {name}: write {template}, or set UPSTREAM_CHARTS"
+    with tempfile.TemporaryDirectory() as scratch:
+        chart = Path(scratch) / name
+        (chart / "templates").mkdir(parents=True)
+        about = {"apiVersion": "v2", "name": name, "version": version, "description": "Stand-in for tests"}
+        (chart / "Chart.yaml").write_text(yaml.safe_dump(about))
+        shutil.copy(STANDINS / "_standin.tpl", chart / "templates")
+        shutil.copy(template, chart / "templates" / "all.yaml")
+        values = STANDINS / f"{name}.values.yaml"
+        if values.is_file():
+            shutil.copy(values, chart / "values.yaml")
+        if name == "argo-cd":
+            # Not Helm's own crds/ mechanism, which would leave them behind: the real chart has them as templates, too.
+            shutil.copytree(manifests("crds"), chart / "files")
+        command = [tool("helm"), "package", chart, "--destination", folder]
+        subprocess.run(command, check=True, capture_output=True, text=True)
+    return folder / f"{name}-{version}.tgz"
