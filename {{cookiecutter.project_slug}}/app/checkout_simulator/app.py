@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 
 def create_app(simulator: Simulator | None = None) -> Flask:
-    """The WSGI application; without a simulator, one by the environment's settings (SettingsError if they are wrong)."""
+    """The WSGI application; without a simulator, one by the environment (SettingsError if a setting is wrong)."""
     simulator = simulator or Simulator(Settings.from_env())
     configure_logging()
     app = Flask(__name__)

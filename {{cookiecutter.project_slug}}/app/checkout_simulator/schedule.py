@@ -1,7 +1,7 @@
 """When peaks happen: a pure function of (seed, time), so that all replicas peak together and need not talk.
 
-Time is cut into periods of the mean gap, (min + max) / 2. Each period holds the start of one peak, moved from the period's
-beginning by a hash of (seed, period) within (max - min) / 2. So the gap between two starts is
+Time is cut into periods of the mean gap, (min + max) / 2. Each period holds the start of one peak, moved from the
+period's beginning by a hash of (seed, period) within (max - min) / 2. So the gap between two starts is
 
     period + (offset of the next - offset of this) * (max - min) / 2,    each offset in [0, 1)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -63,9 +63,7 @@ class Settings:
         problems = []
         for name in sorted(key for key in env if key.startswith(PREFIX)):
             if name not in known:
-                close = difflib.get_close_matches(name, known, n=1)
-                hint = f"use {close[0]}" if close else f"remove it; there are {', '.join(known)}"
-                problems.append(f"{name}={env[name]!r} is not a setting: {hint}")
+                problems.append(f"{name}={env[name]!r} is not a setting: {_instead(name, known)}")
                 continue
             item = known[name]
             bounds = item.metadata["bounds"]
@@ -76,9 +74,7 @@ class Settings:
         if not problems:
             problems = cls(**values)._contradictions()
         if problems:
-            raise SettingsError(
-                "\n".join(["The checkout simulator cannot start:", *(f"  {line}" for line in problems)])
-            )
+            raise SettingsError("\n  ".join(["The checkout simulator cannot start:", *problems]))
         return cls(**values)
 
     def _contradictions(self) -> list[str]:
@@ -98,3 +94,10 @@ class Settings:
                     f"type at most {upper:g} for the first or at least {lower:g} for the second"
                 )
         return problems
+
+
+def _instead(name: str, known: Iterable[str]) -> str:
+    # Compared without the prefix, which would make any two names alike.
+    names = [key.removeprefix(PREFIX) for key in known]
+    close = difflib.get_close_matches(name.removeprefix(PREFIX), names, n=1)
+    return f"use {PREFIX}{close[0]}" if close else f"remove it, or use one of {', '.join(known)}"

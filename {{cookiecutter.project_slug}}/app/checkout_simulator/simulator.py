@@ -15,8 +15,10 @@ from .settings import Settings
 logger = logging.getLogger(__name__)
 tracer = trace.get_tracer(__name__)
 
+Steps = tuple[tuple[str, float], ...]
 # Steps of a checkout and their shares of its latency: the slow part of a peak is the payment.
-STEPS = (("validate cart", 0.1), ("reserve stock", 0.2), ("charge payment", 0.7))
+CHECKOUT: Steps = (("validate cart", 0.1), ("reserve stock", 0.2), ("charge payment", 0.7))
+UNSTABLE: Steps = (("wait", 1.0),)
 
 
 class SimulatedError(RuntimeError):
@@ -36,64 +38,65 @@ class Outcome:
         return "success" if self.ok else "failure"
 
 
+@dataclass(frozen=True)
+class Profile:
+    """How a kind of request behaves: latency in ms, drawn evenly; a share of failures; steps that split the latency."""
+
+    mode: str
+    headline: str
+    min_ms: float
+    max_ms: float
+    error_rate: float
+    steps: Steps
+
+
 class Simulator:
     """Runs requests by the settings; clock and randomness can be replaced."""
 
     def __init__(self, settings: Settings, clock: Clock | None = None, rng: random.Random | None = None) -> None:
-        self.settings = settings
-        self.schedule = PeakSchedule.of(settings)
+        self.settings = s = settings
+        self.schedule = PeakSchedule.of(s)
         self._clock = clock or Clock()
         # Not seeded by the settings: replicas share the schedule, not their dice.
-        self._rng = rng or random.Random()
+        self._rng = rng or random.Random()  # noqa: S311 (dice, not secrets)
+        self._normal = Profile(
+            "normal", "[NORMAL MODE] Checkout", s.normal_min_ms, s.normal_max_ms, s.normal_error_rate, CHECKOUT
+        )
+        self._peak = Profile("peak", "[PEAK MODE] Checkout", s.peak_min_ms, s.peak_max_ms, s.peak_error_rate, CHECKOUT)
 
     def checkout(self) -> Outcome:
         """One checkout; its mode is decided when it arrives."""
-        s = self.settings
-        if self.schedule.in_peak(self._clock.now()):
-            return self._run("peak", "PEAK MODE", "Checkout", s.peak_min_ms, s.peak_max_ms, s.peak_error_rate, STEPS)
-        return self._run(
-            "normal", "NORMAL MODE", "Checkout", s.normal_min_ms, s.normal_max_ms, s.normal_error_rate, STEPS
-        )
+        return self._run(self._peak if self.schedule.in_peak(self._clock.now()) else self._normal)
 
     def unstable(self, delay_ms: float | None = None, error_rate: float = 0) -> Outcome:
         """One request of `delay_ms`, or of a random latency."""
-        low = self.settings.unstable_min_ms if delay_ms is None else delay_ms
-        high = self.settings.unstable_max_ms if delay_ms is None else delay_ms
-        return self._run("unstable", "UNSTABLE", "Request", low, high, error_rate, (("wait", 1.0),))
+        low, high = (
+            (self.settings.unstable_min_ms, self.settings.unstable_max_ms) if delay_ms is None else (delay_ms, delay_ms)
+        )
+        return self._run(Profile("unstable", "[UNSTABLE] Request", low, high, error_rate, UNSTABLE))
 
-    def _run(
-        self,
-        mode: str,
-        label: str,
-        what: str,
-        low_ms: float,
-        high_ms: float,
-        error_rate: float,
-        steps: tuple[tuple[str, float], ...],
-    ) -> Outcome:
-        latency_ms = self._rng.uniform(low_ms, high_ms)
-        fails = self._rng.random() < error_rate
-        span = trace.get_current_span()
-        span.set_attribute("checkout.mode", mode)
+    def _run(self, profile: Profile) -> Outcome:
+        latency_ms = self._rng.uniform(profile.min_ms, profile.max_ms)
+        fails = self._rng.random() < profile.error_rate
+        last = len(profile.steps)
         started = self._clock.monotonic()
         try:
-            for number, (name, share) in enumerate(steps, start=1):
-                self._step(name, latency_ms * share, fails and number == len(steps))
+            for number, (name, share) in enumerate(profile.steps, start=1):
+                self._step(name, latency_ms * share, fails and number == last)
             ok = True
         except SimulatedError:
             ok = False
-        outcome = Outcome(mode, ok, (self._clock.monotonic() - started) * 1000)
+        outcome = Outcome(profile.mode, ok, (self._clock.monotonic() - started) * 1000)
         facts = {
-            "checkout.mode": mode,
+            "checkout.mode": outcome.mode,
             "checkout.outcome": outcome.status,
             "checkout.duration_ms": round(outcome.duration_ms, 2),
         }
-        span.set_attributes(facts)
+        trace.get_current_span().set_attributes(facts)
         logger.log(
             logging.INFO if ok else logging.ERROR,
-            "[%s] %s %s after %.2fms",
-            label,
-            what,
+            "%s %s after %.2fms",
+            profile.headline,
             "SUCCESS" if ok else "FAILED (Simulated Error)",
             outcome.duration_ms,
             extra=facts,

@@ -1,0 +1,47 @@
+"""Two sets of pins that must agree: what the tests run, and what the operator injects in the cluster."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+APP = Path(__file__).parents[1]
+PLATFORM_APPS = APP.parent / "platform-apps"
+
+
+def pins(name: str) -> dict[str, str]:
+    lines = (APP / name).read_text().splitlines()
+    return dict(re.match(r"([\w-]+)==([\w.]+)", line).groups() for line in lines if "==" in line)
+
+
+def test_everything_is_pinned() -> None:
+    for name in ("requirements.txt", "requirements-dev.txt"):
+        lines = [line for line in (APP / name).read_text().splitlines() if line and not line.startswith(("#", "-r "))]
+        assert len(lines) == len(pins(name))
+
+
+def test_the_image_holds_the_api_alone() -> None:
+    opentelemetry = [name for name in pins("requirements.txt") if name.startswith("opentelemetry")]
+    assert opentelemetry == ["opentelemetry-api"]
+
+
+def test_the_opentelemetry_set_is_one() -> None:
+    versions = {**pins("requirements.txt"), **pins("requirements-dev.txt")}
+    core, contrib = versions["opentelemetry-api"], versions["opentelemetry-distro"]
+    # SDK 1.N goes with instrumentation 0.(N+21)b0.
+    assert contrib == f"0.{int(core.split('.')[1]) + 21}b0"
+    assert {version for name, version in versions.items() if name.startswith("opentelemetry")} == {core, contrib}
+
+
+@pytest.mark.parametrize("component", ["otel-operator", "otel-instrumentation"])
+def test_the_cluster_runs_the_same_set(component: str) -> None:
+    folder = PLATFORM_APPS / component
+    if not folder.is_dir():
+        pytest.skip(f"there is no {component} beside the app to compare with")
+    text = "\n".join(path.read_text() for path in sorted(folder.rglob("*.yaml")) if "charts" not in path.parts)
+    images = re.findall(r"autoinstrumentation-python[:@\s\"']+(?:tag:\s*[\"']?)?(\d[\w.]*)", text)
+    if not images:
+        pytest.skip(f"{component} leaves the version of autoinstrumentation-python to another file")
+    assert set(images) == {pins("requirements-dev.txt")["opentelemetry-distro"]}
