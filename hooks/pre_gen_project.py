@@ -395,5 +395,5 @@ def main(answers: Answers) -> int:
 
 
 if __name__ == "__main__":
-    # Any answer survives this: JSON escapes every double quote, so three in a row end the literal and nothing else does.
+    # Any answer survives this: JSON escapes every double quote of a text, so three in a row only end the literal.
     sys.exit(main(json.loads(r"""{{ cookiecutter | jsonify }}""")))

@@ -1,0 +1,54 @@
+# `make` lists the targets. All that a target installs lands in .venv or .venv-e2e.
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+WORKERS ?= 2
+UV := 0.13.9
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: test
+test: .venv/.ready ## The bake tier: Python 3.10 or later, make and git are enough (about two minutes)
+	.venv/bin/python -m pytest -n $(WORKERS) -v --no-header $(ARGS)
+
+.PHONY: lint
+lint: .venv/.ready ## Ruff over hooks and tests, yamllint over the answers
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/yamllint --strict .
+
+.PHONY: e2e
+e2e: .venv-e2e/.ready ## The data path on real collector and Thanos (needs Go; the first run builds them)
+	.venv-e2e/bin/python -m pytest -v --no-header tests/e2e/datapath $(ARGS)
+
+.PHONY: e2e-gitops
+e2e-gitops: .venv-e2e/.ready ## GitOps on a real API server and Argo CD (needs Go; the first run builds them)
+	.venv-e2e/bin/python -m pytest -v --no-header tests/e2e/gitops $(ARGS)
+
+.PHONY: control-plane
+control-plane: .venv-e2e/.ready ## Start that API server by hand, print its kubeconfig and wait
+	.venv-e2e/bin/python -m tests.e2e.gitops.control_plane
+
+.PHONY: bench
+bench: .venv-e2e/.ready ## Measure the data path; writes docs/benchmarks/
+	.venv-e2e/bin/python -m tests.e2e.datapath.bench
+
+.PHONY: requirements
+requirements: .venv/.ready ## Pin the newest versions of what requirements-test.in names
+	.venv/bin/uv pip compile --quiet --upgrade --universal --python-version 3.10 --no-header --no-emit-index-url \
+	  --output-file requirements-test.txt requirements-test.in
+
+.PHONY: clean
+clean: ## Remove what the targets made (the toolchain cache stays)
+	rm -rf .venv .venv-e2e .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/.ready: requirements-test.txt
+.venv-e2e/.ready: requirements-test.txt requirements-e2e.txt
+.venv/.ready .venv-e2e/.ready:
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 10) and f"Python 3.10 or later is needed; $(PYTHON) is {v[0]}.{v[1]} (PYTHON=python3.12 make …)")'
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check uv==$(UV)
+	$(@D)/bin/uv pip install --quiet --python $(@D)/bin/python $(addprefix -r ,$^)
+	touch $@

@@ -1,0 +1,130 @@
+"""Render the charts of a platform in this process (no helm binary, no cluster) and validate what comes out."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import helm_python as helm
+import jsonschema
+import kubernetes_validate
+import yaml
+
+from tests.platforms import ROOT
+
+ENVIRONMENTS = ("local", "production")
+KUBERNETES = "1.34"
+SCHEMAS = Path(os.environ.get("CRD_SCHEMAS", ROOT.parent / "shared" / "reference" / "schemas"))
+# It reads its two megabytes of definitions for every object.
+kubernetes_validate.utils.schema_contents = functools.cache(kubernetes_validate.utils.schema_contents)
+
+
+def charts(platform: Path) -> list[Path]:
+    """Every chart folder of a platform."""
+    homes = ("platform-apps/*", "k8s/helm-charts/*", "terraform/modules/*/chart")
+    return sorted(path.parent for home in homes for path in platform.glob(f"{home}/Chart.yaml"))
+
+
+def release(chart: Path) -> dict[str, str]:
+    """Release name and namespace that Argo CD gives the chart in this folder."""
+    application = chart / "application.yaml"
+    settings = yaml.safe_load(application.read_text()) if application.exists() else {}
+    return {"name": chart.name, "namespace": settings.get("namespace", "default")}
+
+
+def merged_values(chart: Path, environment: str) -> dict:
+    """values-<environment>.yaml, which Helm lays over values.yaml; what Argo CD's ignoreMissingValueFiles does."""
+    overlay = chart / f"values-{environment}.yaml"
+    return (yaml.safe_load(overlay.read_text()) or {}) if overlay.exists() else {}
+
+
+def _digest(folder: Path) -> str:
+    digest = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        digest.update(f"{path.relative_to(folder)}\0".encode() + path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+_rendered: dict[tuple, dict[str, str]] = {}
+
+
+def render(chart: Path, environment: str, dependencies: Path | None = None) -> list[dict]:
+    """The Kubernetes objects of a chart in an environment.
+
+    `dependencies` is a folder of packaged upstream charts; without it the chart's own templates are rendered alone.
+    Equal folders are rendered once: most charts are the same in most platforms.
+    """
+    key = (_digest(chart), environment, dependencies, *release(chart).values())
+    if key not in _rendered:
+        with tempfile.TemporaryDirectory() as scratch:
+            copy = prepared(chart, Path(scratch), dependencies)
+            with helm.Chart.load(copy) as loaded:
+                _rendered[key] = loaded.render(merged_values(chart, environment), **release(chart))
+    return list(objects(_rendered[key]))
+
+
+def objects(manifests: dict[str, str]) -> Iterator[dict]:
+    for name, text in manifests.items():
+        if not name.endswith("NOTES.txt"):
+            yield from (each for each in yaml.load_all(text, Loader=_Loader) if each)
+
+
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+    """YAML 1.1 makes a value of a lone `=`; Kubernetes reads text."""
+
+
+_Loader.add_constructor("tag:yaml.org,2002:value", lambda loader, node: loader.construct_scalar(node))
+
+
+def prepared(chart: Path, scratch: Path, dependencies: Path | None = None) -> Path:
+    """A copy of a chart that renders offline: its dependency unpacked beside it, or no longer asked for."""
+    copy = Path(shutil.copytree(chart, scratch / chart.name))
+    metadata = yaml.safe_load((copy / "Chart.yaml").read_text())
+    wanted = metadata.get("dependencies", [])
+    if dependencies is None:
+        metadata.pop("dependencies", None)
+        (copy / "Chart.yaml").write_text(yaml.safe_dump(metadata))
+        for lock in copy.glob("Chart.lock"):
+            lock.unlink()
+    for dependency in wanted if dependencies else []:
+        archive = dependencies / f"{dependency['name']}-{dependency['version']}.tgz"
+        (copy / "charts").mkdir(exist_ok=True)
+        shutil.copy(archive, copy / "charts")
+    return copy
+
+
+@functools.cache
+def _schema(kind: str, group_version: str) -> dict | None:
+    path = SCHEMAS / f"{kind.lower()}-{group_version.replace('/', '-')}.json"
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+@functools.cache
+def _invalid(text: str) -> str | None:
+    """Why this object is not one that Kubernetes takes; `unknown kind` where no schema is at hand."""
+    each = json.loads(text)
+    crd = _schema(each["kind"], each["apiVersion"])
+    try:
+        if crd:
+            jsonschema.validate(each, crd)
+        else:
+            kubernetes_validate.validate(each, KUBERNETES, strict=True)
+    except kubernetes_validate.SchemaNotFoundError:
+        return f"unknown kind {each['apiVersion']} {each['kind']}"
+    except jsonschema.ValidationError as error:
+        return f"{error.json_path}: {error.message[:300]}"
+    return None
+
+
+def invalid(each: dict) -> str | None:
+    """Strictly: an unknown field is an error. A schema of a custom resource is used where SCHEMAS holds it."""
+    if not isinstance(each, dict) or "kind" not in each or "apiVersion" not in each:
+        return f"not a Kubernetes object: {str(each)[:100]}"
+    problem = _invalid(json.dumps(each, sort_keys=True, default=str))
+    return f"{each['kind']}/{each['metadata'].get('name')}: {problem}" if problem else None

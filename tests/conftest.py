@@ -1,0 +1,36 @@
+"""Shared by every tier: the valid bakes, one for each file of answers in a test run."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+from tests import platforms
+
+settings.register_profile("bounded", deadline=None, print_blob=True, derandomize=True)
+settings.load_profile("bounded")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if "TEMPLATE_SNAPSHOT" not in os.environ:  # workers inherit it
+        folder = tempfile.TemporaryDirectory(prefix="template-")
+        config.add_cleanup(folder.cleanup)
+        os.environ["TEMPLATE_SNAPSHOT"] = str(platforms.snapshot(Path(folder.name) / platforms.ROOT.name))
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """A folder that all pytest-xdist workers of this run share."""
+    base = tmp_path_factory.getbasetemp()
+    return (base if worker_id == "master" else base.parent) / "shared"
+
+
+@pytest.fixture(scope="session")
+def platform(shared: Path) -> Callable[[str], Path]:
+    """platform("default") is the folder baked from tests/answers/valid/default.yaml. Tests read it and never write."""
+    return lambda name: platforms.bake_once(name, shared / "bakes")
