@@ -1,0 +1,255 @@
+"""What the platform asks for, and what a load adds: every number with the formula and the constants behind it.
+
+Requests and volumes are read from the values files (``values.yaml``, then ``values-<environment>.yaml``), so they
+follow every change there. A number that no file says is a constant of ``CONSTANTS``, with where it was measured.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+ROOT = Path(__file__).resolve().parent.parent
+ENVIRONMENTS = ("local", "production")
+DAY = 86_400
+_UNITS = {"": 1, "m": 1e-3, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "k": 1e3, "M": 1e6, "G": 1e9}
+
+
+@dataclass(frozen=True)
+class Constant:
+    """A measured number, its unit and where it comes from."""
+
+    value: float
+    unit: str
+    source: str
+
+
+CONSTANTS = {
+    "exemplar": Constant(100, "bytes", "Thanos' own estimate of an exemplar's place in the ring buffer"),
+    "series_per_pod": Constant(
+        30, "series", "the checkout simulator: 1 histogram a route and status, active requests, target"
+    ),
+    "histogram_sample": Constant(90, "bytes", "a native histogram's sample in a block, checkout's distribution"),
+    "float_sample": Constant(1.5, "bytes", "a float's sample in a block"),
+    "histograms_per_pod": Constant(6, "series", "routes times statuses that occur"),
+    "spans_per_request": Constant(5, "spans", "the checkout: request, three steps and one more"),
+    "span": Constant(600, "bytes", "an OTLP span of the checkout, uncompressed"),
+    "trace_compression": Constant(0.25, "share", "an estimate: Parquet blocks of Tempo"),
+    "logs_per_request": Constant(1, "lines", "the checkout"),
+    "log_line": Constant(450, "bytes", "an OTLP log record of the checkout, uncompressed"),
+    "log_compression": Constant(0.2, "share", "an estimate: snappy chunks of Loki"),
+    "series_memory": Constant(8_000, "bytes", "resident memory of an ingestor for each active series"),
+}
+
+
+def quantity(text: object) -> float:
+    """Return a Kubernetes quantity such as ``250m`` or ``4Gi`` as a number (cores or bytes).
+
+    Raises:
+        ValueError: the text is no quantity.
+    """
+    match = re.fullmatch(r"([0-9.]+)([A-Za-z]*)", str(text))
+    if not match or match[2] not in _UNITS:
+        raise ValueError(f"{text!r} is no Kubernetes quantity")
+    return float(match[1]) * _UNITS[match[2]]
+
+
+def merge(base: object, over: object) -> object:
+    """Return ``over`` laid on ``base`` as Helm lays value files: mappings are merged, all else is replaced."""
+    if isinstance(base, Mapping) and isinstance(over, Mapping):
+        return {key: merge(base.get(key), over.get(key, base.get(key))) for key in {**base, **over}}
+    return over
+
+
+def values(folder: Path, environment: str) -> dict:
+    """Return a component's merged values in an environment."""
+    merged: object = {}
+    for name in ("values.yaml", f"values-{environment}.yaml"):
+        if (folder / name).is_file():
+            merged = merge(merged, yaml.safe_load((folder / name).read_text()) or {})
+    return dict(merged)
+
+
+@dataclass
+class Need:
+    """What containers request: cores, bytes of memory and bytes of volumes."""
+
+    cpu: float = 0
+    memory: float = 0
+    disk: float = 0
+
+    def add(self, other: Need) -> None:
+        """Add another need to this one."""
+        self.cpu += other.cpu
+        self.memory += other.memory
+        self.disk += other.disk
+
+
+def needs(node: object, replicas: int = 1) -> Iterator[Need]:
+    """Yield what each container and volume below ``node`` asks for, times the replicas that hold there."""
+    if not isinstance(node, Mapping) or node.get("enabled") is False:
+        return
+    for key in ("replicas", "replicaCount"):
+        if isinstance(node.get(key), int):
+            replicas = node[key]
+    for key, child in node.items():
+        if key == "resources" and isinstance(child, Mapping):
+            requests = child.get("requests") or {}
+            cpu, memory = quantity(requests.get("cpu", 0)), quantity(requests.get("memory", 0))
+            yield Need(cpu * replicas, memory * replicas)
+        elif key == "persistence" and isinstance(child, Mapping):
+            if child.get("enabled", True) and "size" in child:
+                yield Need(disk=quantity(child["size"]) * replicas)
+        elif key == "volumeSize":
+            yield Need(disk=quantity(child) * replicas)
+        else:
+            yield from needs(child, replicas)
+
+
+def components(root: Path, environment: str) -> dict[str, Need]:
+    """Return what every component asks for in an environment, Argo CD among them."""
+    folders = [file.parent for file in root.glob("platform-apps/*/values.yaml")]
+    folders += [file.parent for file in root.glob("k8s/helm-charts/*/values.yaml")]
+    folders.append(root / "terraform/modules/argocd-server")
+    result = {}
+    for folder in sorted(folders, key=lambda path: path.name):
+        total = Need()
+        for need in needs(values(folder, environment)):
+            total.add(need)
+        result[folder.name] = total
+    return result
+
+
+@dataclass(frozen=True)
+class Load:
+    """A load: services, their pods, requests a second of each service."""
+
+    services: int
+    pods: int
+    rate: float
+
+
+def estimate(root: Path, environment: str, load: Load) -> list[tuple[str, str, str]]:
+    """Return (what, amount, formula) for everything that a load adds in an environment."""
+    receive = values(root / "platform-apps/thanos-receive", environment)["thanos"]["receive"]
+    ingestor = receive["ingestor"]
+    copies = receive.get("replicationFactor", 1)
+    ingestors = ingestor.get("replicas", 1)
+    buffer = next(
+        int(argument.split("=")[1])
+        for argument in ingestor["extraArgs"]
+        if argument.startswith("--tsdb.max-exemplars=")
+    )
+    instrumentation = (root / "platform-apps/otel-instrumentation/values.yaml").read_text()
+    interval = int(re.search(r"metricExportInterval\w*: *(\d+)", instrumentation)[1]) / 1000
+    c = {name: constant.value for name, constant in CONSTANTS.items()}
+
+    series = load.services * load.pods * c["series_per_pod"]
+    histograms = load.services * load.pods * c["histograms_per_pod"]
+    samples = series / interval
+    metrics = (histograms * c["histogram_sample"] + (series - histograms) * c["float_sample"]) / interval * DAY
+    requests = load.services * load.rate
+    traces = requests * c["spans_per_request"] * c["span"] * c["trace_compression"] * DAY
+    logs = requests * c["logs_per_request"] * c["log_line"] * c["log_compression"] * DAY
+    exemplars = min(requests, histograms * 20 / interval)
+    window = buffer * ingestors / copies / exemplars if exemplars else float("inf")
+    return [
+        ("Active series", f"{series:,.0f}", "services x pods x series a pod"),
+        ("Samples", f"{samples:,.0f} /s", f"series / export interval ({interval:g} s)"),
+        (
+            "Memory for series",
+            size(series * copies * c["series_memory"] / ingestors),
+            f"an ingestor; {copies} copies, {ingestors} ingestors",
+        ),
+        ("Memory for exemplars", size(buffer * c["exemplar"]), f"an ingestor; {buffer:,} x {c['exemplar']:g} bytes"),
+        (
+            "Exemplars reach back",
+            duration(window),
+            "buffer x ingestors / copies / exemplars a second (at most 20 a histogram and interval)",
+        ),
+        ("Metrics on disk", f"{size(metrics * copies)} /day", f"samples x bytes a sample x {copies} copies"),
+        ("Metrics in the bucket", f"{size(metrics)} /day", "one copy, once the Compactor has dropped the others"),
+        ("Traces", f"{size(traces)} /day", "requests x spans x bytes x compression"),
+        ("Logs", f"{size(logs)} /day", "requests x lines x bytes x compression"),
+        (
+            "Queue fills in an outage after",
+            duration(queue_seconds(root, environment, requests, c)),
+            "queue / (requests x bytes of spans): traces fill it first",
+        ),
+    ]
+
+
+def queue_seconds(root: Path, environment: str, requests: float, c: Mapping[str, float]) -> float:
+    """Return how long the collector's queues hold what arrives while a backend is away, in seconds."""
+    gateway = values(root / "platform-apps/otel-collector", environment)["gateway"]
+    held = gateway["queue"]["bytesPerSignal"] * gateway.get("replicas", 1)
+    return held / (requests * c["spans_per_request"] * c["span"]) if requests else float("inf")
+
+
+def size(count: float) -> str:
+    """Return a count of bytes as people read it."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1024:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} TiB"
+
+
+def duration(seconds: float) -> str:
+    """Return seconds as people read them."""
+    for unit, length in (("days", DAY), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return "for ever" if seconds == float("inf") else f"{seconds / length:,.1f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def main(
+    services: Annotated[int, typer.Option(min=1, help="Services that send telemetry.")] = 1,
+    pods: Annotated[int, typer.Option(min=1, help="Pods of each service.")] = 2,
+    rate: Annotated[float, typer.Option(min=0, help="Requests a second of each service.")] = 10,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Print what the platform asks for in each environment, and what a load adds."""
+    load = Load(services, pods, rate)
+    if as_json:
+        document = {
+            environment: {
+                "components": {name: vars(need) for name, need in components(ROOT, environment).items()},
+                "load": {what: amount for what, amount, _ in estimate(ROOT, environment, load)},
+            }
+            for environment in ENVIRONMENTS
+        }
+        typer.echo(json.dumps(document, indent=2))
+        return
+    out = Console()
+    for environment in ENVIRONMENTS:
+        table = Table("component", "CPU", "memory", "disk", title=f"Requests in {environment}", title_justify="left")
+        total = Need()
+        for name, need in components(ROOT, environment).items():
+            total.add(need)
+            table.add_row(name, f"{need.cpu:g}", size(need.memory), size(need.disk))
+        table.add_section()
+        table.add_row("total", f"{total.cpu:.4g}", size(total.memory), size(total.disk))
+        out.print(table)
+        title = f"{services} services of {pods} pods, {rate:g} requests a second each, in {environment}"
+        table = Table("what", "amount", "from", title=title, title_justify="left")
+        for row in estimate(ROOT, environment, load):
+            table.add_row(*row)
+        out.print(table)
+    table = Table("constant", "value", "source", title="Constants", title_justify="left")
+    for name, constant in CONSTANTS.items():
+        table.add_row(name, f"{constant.value:g} {constant.unit}", constant.source)
+    out.print(table)
+
+
+if __name__ == "__main__":
+    typer.run(main)
