@@ -71,6 +71,11 @@ class Kube:
             raise
         return json.loads(text)["items"]
 
+    def known(self, *kinds: str) -> list[str]:
+        """Return those of ``kinds`` (plural.group) that the cluster serves."""
+        served = set(self.run("api-resources", "--no-headers", "-o", "name", "--cached=false").split())
+        return [kind for kind in kinds if kind in served]
+
     def apply(self, manifests: Iterable[Manifest], *flags: str) -> str:
         """Apply manifests on the server's side, taking over fields that others own."""
         text = yaml.safe_dump_all(manifests)

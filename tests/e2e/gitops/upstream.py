@@ -1,4 +1,4 @@
-"""The upstream charts of a bake, as packages: the real ones where ``UPSTREAM_CHARTS`` names a folder of them, else stand-ins.
+"""The upstream charts of a bake, as packages: the real ones where the folder ``UPSTREAM_CHARTS`` has them, else stand-ins.
 
 A stand-in has a chart's name and version and renders the workloads, Services and kinds that the platform relies on, no more.
 """
@@ -21,11 +21,6 @@ from tests.e2e.toolchain import tool
 STANDINS = Path(__file__).parent / "standins"
 
 
-def real() -> bool:
-    """Return whether the suite works with the real upstream charts."""
-    return bool(os.environ.get("UPSTREAM_CHARTS"))
-
-
 def wanted(platform: Path) -> set[tuple[str, str]]:
     """Return name and version of every chart that a bake takes from elsewhere: the components' and Terraform's."""
     found = set()
@@ -33,21 +28,23 @@ def wanted(platform: Path) -> set[tuple[str, str]]:
         for dependency in yaml.safe_load(path.read_text()).get("dependencies") or []:
             found.add((dependency["name"], str(dependency["version"])))
     for path in platform.glob("terraform/modules/*/*.tf"):
-        for name, version in re.findall(r'\bchart\s*= "([\w-]+)".*?\bversion\s*= "([^"]+)"', path.read_text(), re.DOTALL):
+        for name, version in re.findall(
+            r'\bchart\s*= "([\w-]+)".*?\bversion\s*= "([^"]+)"', path.read_text(), re.DOTALL
+        ):
             found.add((name, version))
     return found
 
 
-def packages(charts: Iterable[tuple[str, str]], folder: Path) -> list[Path]:
-    """Return the packages of these charts; stand-ins are made in ``folder``."""
-    if real():
-        source = Path(os.environ["UPSTREAM_CHARTS"])
-        found = {(name, version): source / f"{name}-{version}.tgz" for name, version in charts}
-        missing = sorted(f"{name} {version}" for (name, version), path in found.items() if not path.is_file())
-        assert not missing, f"UPSTREAM_CHARTS={source} lacks {', '.join(missing)}"
-        return sorted(found.values())
+def packages(charts: Iterable[tuple[str, str]], folder: Path) -> dict[Path, bool]:
+    """Return the packages of these charts, and whether each is the real one; stand-ins are made in ``folder``."""
     folder.mkdir(parents=True, exist_ok=True)
-    return [_standin(name, version, folder) for name, version in sorted(charts)]
+    source = os.environ.get("UPSTREAM_CHARTS")
+    found = {}
+    for name, version in sorted(charts):
+        package = Path(source or folder) / f"{name}-{version}.tgz"
+        real = bool(source) and package.is_file()
+        found[package if real else _standin(name, version, folder)] = real
+    return found
 
 
 def _standin(name: str, version: str, folder: Path) -> Path:

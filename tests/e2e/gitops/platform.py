@@ -1,0 +1,88 @@
+"""One platform on one cluster: the bake in a git repository, its releases installed, Argo CD at work on it."""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tests.e2e.gitops.argocd import ArgoCD
+from tests.e2e.gitops.kube import Kube, Manifest
+from tests.e2e.gitops.registry import Registry
+from tests.e2e.gitops.releases import Release, releases
+
+# Nothing answers behind a Service here, so no webhook can: these two charts would have every object refused.
+WEBHOOKS_OFF: dict[str, dict[str, Any]] = {
+    "otel-operator": {"opentelemetry-operator": {"admissionWebhooks": {"create": False}}},
+    "cert-manager": {
+        "cert-manager": {
+            "webhook": {
+                name: {"namespaceSelector": {"matchLabels": {"e2e": "never"}}}
+                for name in ("validatingWebhookConfiguration", "mutatingWebhookConfiguration")
+            }
+        }
+    },
+}
+
+
+def git(folder: Path, *args: str) -> str:
+    """Run git in a folder, as somebody who needs no configuration, and return what it printed."""
+    who = ["-c", "user.name=e2e", "-c", "user.email=e2e@example.com", "-c", "commit.gpgsign=false"]
+    done = subprocess.run(["git", "-C", folder, *who, *args], check=True, capture_output=True, text=True)
+    return done.stdout.strip()
+
+
+def write_overlay(platform: Path, component: str, environment: str, values: dict[str, Any]) -> None:
+    """Merge values into a component's ``values-<environment>.yaml``."""
+    path = platform / "platform-apps" / component / f"values-{environment}.yaml"
+    old = yaml.safe_load(path.read_text()) if path.is_file() else None
+    path.write_text(yaml.safe_dump(merged(old or {}, values)))
+
+
+def merged(low: Any, high: Any) -> Any:
+    """Return ``low`` with ``high`` on top, as Helm merges values."""
+    if isinstance(low, dict) and isinstance(high, dict):
+        return {**low, **{key: merged(low[key], value) if key in low else value for key, value in high.items()}}
+    return high
+
+
+@dataclass
+class Platform:
+    """A baked repository and the cluster that follows it."""
+
+    folder: Path
+    environment: str
+    kube: Kube
+    registry: Registry
+    argocd: ArgoCD | None = None
+
+    def releases(self) -> list[Release]:
+        """Return the Helm releases that Terraform makes of the repository's present state."""
+        return releases(
+            self.folder,
+            self.environment,
+            working_copy="",
+            repo_url=f"file://{self.folder}",
+            kube_config_path=str(self.kube.kubeconfig),
+            kube_context="",
+        )
+
+    def install(self, wanted: list[Release]) -> None:
+        """Install releases one after the other."""
+        for release in wanted:
+            release.install(self.kube, self.registry.trust)
+
+    def commit(self, message: str) -> str:
+        """Commit every change in the folder and return the commit's id."""
+        git(self.folder, "add", "--all")
+        git(self.folder, "commit", "--quiet", "-m", message)
+        return git(self.folder, "rev-parse", "HEAD")
+
+    def application(self, name: str) -> Manifest:
+        """Return the Application that Terraform makes of a component's folder, as it is rendered."""
+        (release,) = [r for r in self.releases() if r.name == f"argocd-app-{name}"]
+        (found,) = [m for m in release.manifests(self.registry.trust) if m["kind"] == "Application"]
+        return found
