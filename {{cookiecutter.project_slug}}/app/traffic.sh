@@ -5,6 +5,6 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
 exec locust --headless --only-summary --exit-code-on-error 0 \
-  --locustfile locustfile.py \
+  --locustfile ../platform-apps/load-generator/locustfile.py \
   --host "${HOST:-http://127.0.0.1:${PORT:-8000}}" \
   --users "${USERS:-10}" --spawn-rate "${SPAWN_RATE:-10}" --run-time "${RUN_TIME:-60s}"
