@@ -68,10 +68,17 @@ remove_leftovers() {
 }
 
 if [ -n "$force" ] || ! controller_ready; then
-  say "Argo CD's controller is not at work: its Applications go without it."
+  say "Argo CD's controller is not at work, or --force was given: its Applications go without it."
+  case " $* " in
+    *" -auto-approve "*) ;;
+    *)
+      read -r -p "To remove '$PLATFORM' from context '${CONTEXT:-$(kubectl config current-context)}', type its name: " answer
+      [ "$answer" = "$PLATFORM" ] || die "Nothing was changed."
+      ;;
+  esac
   release_applications
-  ours | grep webhookconfigurations | while read -r kind name; do
-    kube delete "$kind" "$name" --ignore-not-found </dev/null
+  ours | while read -r kind name; do
+    case $kind in *webhookconfigurations*) kube delete "$kind" "$name" --ignore-not-found </dev/null ;; esac
   done
   # Helm cannot uninstall objects of a kind that no longer exists: forget those releases.
   if ! has_kind applications.argoproj.io || ! has_kind appprojects.argoproj.io; then

@@ -41,7 +41,7 @@ forward App "$TEAM" flask-app 8000
 context=${CONTEXT:+ --context $CONTEXT}
 say ""
 say "Grafana's administrator and password:"
-say "  kubectl$context -n observability get secret grafana-admin -o go-template='{{range .data}}{{. | base64decode}}{{\"\\n\"}}{{end}}'"
+say "  kubectl$context -n observability get secret grafana-admin -o go-template='{{index .data \"admin-user\" | base64decode}} {{index .data \"admin-password\" | base64decode}}{{\"\n\"}}'"
 say "Argo CD's password for admin:"
 say "  kubectl$context -n argocd get secret argocd-initial-admin-secret -o go-template='{{.data.password | base64decode}}{{\"\\n\"}}'"
 if [ -n "$DOMAIN" ]; then say "From anywhere: https://grafana.$DOMAIN and https://argocd.$DOMAIN"; fi

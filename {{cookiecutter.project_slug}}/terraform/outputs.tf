@@ -1,6 +1,5 @@
 locals {
-  kubectl  = var.kube_context == null ? "kubectl" : "kubectl --context ${var.kube_context}"
-  password = "-o go-template='{{index .data \"%s\" | base64decode}}{{\"\\n\"}}'"
+  kubectl = var.kube_context == null ? "kubectl" : "kubectl --context ${var.kube_context}"
 }
 
 output "applications" {
@@ -13,11 +12,6 @@ output "namespaces" {
   value       = module.namespaces.namespaces
 }
 
-output "project" {
-  description = "The team's Argo CD project: what its Applications may read, where they may deploy, and which cluster-scoped kinds."
-  value       = module.argocd_server.project
-}
-
 output "argocd_url" {
   description = "Argo CD's address."
   value       = var.domain == "" ? "http://localhost:8081 (make open ENV=${var.environment})" : "https://argocd.${var.domain}"
@@ -25,7 +19,7 @@ output "argocd_url" {
 
 output "argocd_login" {
   description = "How to log in to Argo CD the first time, as admin: this prints the password."
-  value       = "${local.kubectl} -n argocd get secret argocd-initial-admin-secret ${format(local.password, "password")}"
+  value       = "${local.kubectl} -n argocd get secret argocd-initial-admin-secret -o go-template='{{.data.password | base64decode}}{{\"\\n\"}}'"
 }
 
 output "grafana_url" {
@@ -34,9 +28,6 @@ output "grafana_url" {
 }
 
 output "grafana_login" {
-  description = "How to log in to Grafana: this prints the administrator's name, then the password."
-  value = join(" && ", [
-    for key in ["admin-user", "admin-password"] :
-    "${local.kubectl} -n observability get secret grafana-admin ${format(local.password, key)}"
-  ])
+  description = "How to log in to Grafana: this prints the administrator's name and password."
+  value       = "${local.kubectl} -n observability get secret grafana-admin -o go-template='{{index .data \"admin-user\" | base64decode}} {{index .data \"admin-password\" | base64decode}}{{\"\\n\"}}'"
 }
