@@ -1,0 +1,422 @@
+"""The names on which the parts of a platform have to agree, as one table of facts.
+
+A fact says where a name is written down and what may stand there. Files are found by glob and read as text, as YAML or JSON,
+or as the Kubernetes objects that a chart renders; so a name that changes in one file alone is a violation.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import functools
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote
+
+import yaml
+
+from tests import charts
+from tests.checks import names, read
+
+Found = Iterator[tuple[str, object]]
+
+# name -> (namespace, ports). `-headless` names resolve to the same pods.
+SERVICES = {
+    "thanos-receive-router": ("observability", {19291, 10901, 10902}),
+    "thanos-receive-router-headless": ("observability", {19291, 10901, 10902}),
+    "thanos-receive-ingestor-headless": ("observability", {10901, 10902, 19291}),
+    "thanos-query": ("observability", {10901, 10902}),
+    "thanos-query-headless": ("observability", {10901, 10902}),
+    "thanos-query-frontend": ("observability", {10902}),
+    "thanos-query-frontend-headless": ("observability", {10902}),
+    "thanos-store-gateway": ("observability", {10901, 10902}),
+    "thanos-store-gateway-headless": ("observability", {10901, 10902}),
+    "thanos-rule": ("observability", {10901, 10902}),
+    "thanos-rule-headless": ("observability", {10901, 10902}),
+    "thanos-compact": ("observability", {10902}),
+    "thanos-compact-headless": ("observability", {10902}),
+    "tempo": ("observability", {3200, 4317, 4318}),
+    "grafana": ("observability", {80}),
+    "loki": ("observability", {3100}),
+    "loki-headless": ("observability", {3100}),
+    "otel-collector": ("observability", {4317, 4318}),
+    "argocd-server": ("argocd", {80, 443}),
+}
+NAMESPACES = {
+    "cert-manager": "cert-manager",
+    "otel-operator": "opentelemetry-operator-system",
+    "fluent-bit": "fluent-bit",
+    "external-secrets": "external-secrets",
+    "sealed-secrets": "sealed-secrets",
+    **dict.fromkeys(
+        (
+            "otel-collector",
+            "thanos-receive",
+            "thanos-query",
+            "thanos-store",
+            "thanos-ruler",
+            "grafana",
+            "tempo",
+            "loki",
+        ),
+        "observability",
+    ),
+}
+METRIC = "http_server_request_duration_seconds"
+METRIC_LABELS = {
+    "service_name", "k8s_namespace_name", "job", "instance", "http_request_method", "http_route",
+    "http_response_status_code", "le", "__name__",
+}  # fmt: skip
+# `kubernetes`: what Fluent Bit calls the containers that name no service.
+OUR_SERVICES = {"checkout", "otel-collector", "otel-scrape", "kubernetes"}
+BUILT_IN_SOURCES = {"grafana", "-- Grafana --", "-- Dashboard --", "-- Mixed --"}
+
+
+class Platform:
+    """A baked platform, read once."""
+
+    def __init__(self, folder: Path, answers: dict) -> None:
+        self.folder, self.answers = folder, answers
+
+    @functools.cached_property
+    def texts(self) -> dict[str, str]:
+        return {name: text for name, path in names(self.folder) if (text := read(path)) is not None}
+
+    def matching(self, *globs: str) -> Iterator[tuple[str, str]]:
+        for name, text in self.texts.items():
+            if any(fnmatch.fnmatch(name, glob) for glob in globs):
+                yield name, text
+
+    def rendered(self, chart: str, kind: str, environment: str = "production") -> Iterator[dict]:
+        folder = self.folder / chart
+        for each in charts.render(folder, environment) if folder.is_dir() else ():
+            if each["kind"] == kind:
+                yield each
+
+
+@dataclass(frozen=True)
+class Fact:
+    """`find` yields (file, value); each value must be `allowed`, and at least one must be found unless `optional`.
+
+    With `all`, every allowed value must be found as well.
+    """
+
+    name: str
+    allowed: object  # a set, or a function of the platform that gives one
+    find: Callable[[Platform], Found]
+    optional: bool = False
+    all: bool = False
+
+    def violations(self, platform: Platform) -> Iterator[str]:
+        allowed = self.allowed(platform) if callable(self.allowed) else self.allowed
+        found = list(self.find(platform))
+        for file, value in found:
+            if value not in allowed:
+                yield f"{self.name}: {file} says {value!r}, not {' or '.join(map(repr, sorted(allowed, key=str)))}"
+        if not found and not self.optional:
+            yield f"{self.name}: nothing found"
+        if self.all and found:
+            for value in sorted(set(allowed) - {value for _, value in found}, key=str):
+                yield f"{self.name}: {value!r} is missing"
+
+
+# --- How a fact is found ---
+
+
+def text(pattern: str, *globs: str) -> Callable[[Platform], Found]:
+    """What `pattern` captures in the files of these globs."""
+
+    def find(platform: Platform) -> Found:
+        for name, content in platform.matching(*globs):
+            yield from ((name, match) for match in re.findall(pattern, content))
+
+    return find
+
+
+def deep(value: object, *keys: str) -> Iterator[object]:
+    """The values below `keys`, each anywhere inside the one before."""
+    if not keys:
+        yield from value if isinstance(value, list) else [value]
+    elif isinstance(value, dict):
+        for key, each in value.items():
+            yield from deep(each, *keys[1:]) if key == keys[0] else deep(each, *keys)
+    elif isinstance(value, list):
+        for each in value:
+            yield from deep(each, *keys)
+
+
+def data(glob: str, *keys: str) -> Callable[[Platform], Found]:
+    """The values below `keys` in YAML or JSON files."""
+
+    def find(platform: Platform) -> Found:
+        for name, content in platform.matching(glob):
+            for document in [json.loads(content)] if name.endswith(".json") else yaml.safe_load_all(content):
+                yield from ((name, value) for value in deep(document, *keys))
+
+    return find
+
+
+def manifest(chart: str, kind: str, pick: Callable[[dict], Iterable[object]]) -> Callable[[Platform], Found]:
+    """What `pick` takes from the objects of a kind that a chart renders."""
+
+    def find(platform: Platform) -> Found:
+        for each in platform.rendered(chart, kind):
+            yield from ((f"{chart}: {kind} {each['metadata']['name']}", value) for value in pick(each))
+
+    return find
+
+
+def env(*variables: str) -> Callable[[dict], Iterator[object]]:
+    """The values of these environment variables, wherever an object sets them."""
+
+    def pick(each: dict) -> Iterator[object]:
+        for variable in deep(each, "env"):
+            if isinstance(variable, dict) and variable.get("name") in variables:
+                yield variable.get("value")
+
+    return pick
+
+
+def together(*finders: Callable[[Platform], Found]) -> Callable[[Platform], Found]:
+    return lambda platform: (each for find in finders for each in find(platform))
+
+
+# --- What is looked for in more than one way ---
+
+
+def addresses(platform: Platform) -> Found:
+    """(name, namespace or empty, port) of every address of one of our Services, in any file."""
+    known = "|".join(sorted(map(re.escape, SERVICES), key=len, reverse=True))
+    pattern = re.compile(
+        rf"(?:(?<=://)|(?<![\w./:-]))({known})((?:\.[a-z0-9-]+)?)(?:\.svc(?:\.cluster\.local)?)?:(\d+)(?![\w.])"
+    )
+    for name, content in platform.matching("*"):
+        for service, namespace, port in pattern.findall(content):
+            yield name, (service, namespace.lstrip("."), int(port))
+
+
+def allowed_addresses(platform: Platform) -> set:
+    return {
+        (name, written, port)
+        for name, (namespace, ports) in SERVICES.items()
+        for port in ports
+        for written in ("", namespace)
+    }
+
+
+def cluster_names(platform: Platform) -> Found:
+    """(name, namespace) of every DNS name of a Service in the platform's charts."""
+    for name, content in platform.matching("platform-apps/*", "scripts/*"):
+        for match in re.findall(r"(?<![\w{}-])([a-z][a-z0-9-]+)\.([a-z][a-z0-9-]*)\.svc\b", content):
+            yield name, match
+
+
+def allowed_cluster_names(platform: Platform) -> set:
+    known = {(name, namespace) for name, (namespace, _) in SERVICES.items()}
+    ours = {("flask-app", platform.answers["team"])}
+    # Headless, which only its own chart speaks of; and the API server.
+    return known | ours | {("kubernetes", "default")}
+
+
+def source_references(platform: Platform) -> Found:
+    """Every uid by which a data source is referred to, in values and dashboards and in the links that these carry."""
+    yield from data("platform-apps/grafana/values*.yaml", "datasourceUid")(platform)
+    yield from data("platform-apps/*/dashboards/*.json", "datasource", "uid")(platform)
+    for name, content in platform.matching("platform-apps/*/dashboards/*.json", "platform-apps/*/values*.yaml"):
+        for match in re.findall(r'"datasource":\s*"(\w+)"', unquote(content)):
+            yield name, match
+
+
+def source_uids(platform: Platform) -> set[str]:
+    return {"thanos", "tempo"} | ({"loki"} if platform.answers["log_backend"] == "loki" else set())
+
+
+def dashboard_uids(platform: Platform) -> set[str]:
+    return {"checkout-red", "telemetry-pipeline"} | (
+        {"checkout-logs"} if platform.answers["log_backend"] == "loki" else set()
+    )
+
+
+def own_uids(platform: Platform) -> Found:
+    for name, content in platform.matching("platform-apps/grafana/dashboards/*.json"):
+        yield name, json.loads(content)["uid"]
+
+
+def metric_labels(platform: Platform) -> Found:
+    for name, content in platform.matching("platform-apps/*", "scripts/*"):
+        for selector in re.findall(rf"{METRIC}(?:\\?)\{{([^{{}}]*)\}}", content):
+            for label in re.findall(r"(\w+)\s*(?:=~|!~|!=|=)\s*\\?\"", selector):
+                yield name, label
+
+
+def namespaces(platform: Platform) -> Found:
+    for name, content in platform.matching("platform-apps/*/application.yaml", "k8s/helm-charts/*/application.yaml"):
+        component = name.split("/")[-2]
+        namespace = NAMESPACES.get(component, platform.answers["team"])
+        yield name, (yaml.safe_load(content)["namespace"] == namespace) or f"{component} is not in {namespace}"
+
+
+def span_attributes(platform: Platform) -> set[str]:
+    app = "".join(content for _, content in platform.matching("app/checkout_simulator/*.py"))
+    return set(re.findall(r"[\"'](checkout\.\w+)[\"']", app))
+
+
+def exemplar_limit(platform: Platform) -> Found:
+    for name, content in platform.matching("platform-apps/thanos-receive/values.yaml"):
+        arguments = yaml.safe_load(content)["thanos"]["receive"]["ingestor"].get("extraArgs", [])
+        limits = [int(each.split("=")[1]) for each in arguments if each.startswith("--tsdb.max-exemplars=")]
+        yield name, bool(limits and limits[-1] >= 10_000)
+
+
+def ports(each: dict) -> Iterator[object]:
+    for port in each["spec"]["ports"]:
+        yield (each["metadata"]["name"], port.get("name"), port["port"], port.get("targetPort"))
+
+
+def python_pin(platform: Platform) -> set[str]:
+    return {match for _, match in text(r"opentelemetry-instrumentation==(\S+)", "app/requirements-dev.txt")(platform)}
+
+
+APP, INSTRUMENTATION = "k8s/helm-charts/flask-app", "platform-apps/otel-instrumentation"
+
+CONTRACT = (
+    # Spike -> exemplar -> trace -> log
+    Fact(
+        "exemplar label",
+        {"trace_id"},
+        together(
+            data("platform-apps/grafana/values.yaml", "exemplarTraceIdDestinations", "name"),
+            data("platform-apps/tempo/values.yaml", "trace_id_label_name"),
+        ),
+    ),
+    Fact(
+        "trace id of a log line",
+        {"trace_id"},
+        together(
+            data("platform-apps/grafana/values.yaml", "derivedFields", "matcherRegex"),
+            text(r"\| (\w+) = \"\$\$\{__trace\.traceId\}", "platform-apps/grafana/values.yaml"),
+        ),
+        optional=True,  # without a log backend
+    ),
+    Fact("exemplars are kept by Receive", {True}, exemplar_limit),
+    Fact("data source uids", source_uids, data("platform-apps/grafana/values.yaml", "datasources", "uid"), all=True),
+    Fact("references to data sources", lambda p: source_uids(p) | BUILT_IN_SOURCES, source_references),
+    Fact("dashboard uids", dashboard_uids, own_uids, all=True),
+    Fact("links to dashboards", dashboard_uids, text(r"/d/([a-z][\w-]*)", "*.md", "platform-apps/*", "scripts/*.sh")),
+    # The RED metric
+    Fact("the RED metric is a native histogram", {""}, text(rf"{METRIC}(_\w+|)", "platform-apps/*")),
+    Fact("labels of the RED metric", METRIC_LABELS, metric_labels),
+    Fact(
+        "resource attributes on series",
+        {"service.name", "k8s.namespace.name"},
+        text(r"--receive\.otlp-promote-resource-attributes=([\w.]+)", "platform-apps/thanos-receive/values.yaml"),
+        all=True,
+    ),
+    Fact("the service's name", OUR_SERVICES, text(r'service_name=\\?"([a-z][\w-]*)\\?"', "platform-apps/*", "docs/*")),
+    Fact("OTEL_SERVICE_NAME", {"checkout"}, manifest(APP, "Deployment", env("OTEL_SERVICE_NAME"))),
+    Fact(
+        "OTEL_SEMCONV_STABILITY_OPT_IN",
+        {"http"},
+        manifest(INSTRUMENTATION, "Instrumentation", env("OTEL_SEMCONV_STABILITY_OPT_IN")),
+    ),
+    Fact(
+        "default histogram",
+        {"base2_exponential_bucket_histogram"},
+        manifest(INSTRUMENTATION, "Instrumentation", env("OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION")),
+    ),
+    # Services and ports
+    Fact("addresses of Services", allowed_addresses, addresses),
+    Fact("names of Services", allowed_cluster_names, cluster_names),
+    Fact(
+        "paths of Receive",
+        {"/api/v1/otlp", "/api/v1/otlp/v1/metrics", "/api/v1/receive"},
+        text(r"thanos-receive-router[\w.]*:19291(/[\w/]*)", "platform-apps/*", "docs/*"),
+    ),
+    Fact("path of Loki", {"/otlp"}, text(r"logs: http://loki[\w.]*:3100(/\w*)", "platform-apps/otel-collector/*")),
+    Fact("gateway", {"otel"}, text(r"name: (otel)\b(?!-)", "platform-apps/otel-collector/templates/*")),
+    Fact(
+        "full names of the Thanos releases",
+        {"thanos"},
+        data("platform-apps/thanos-*/values.yaml", "fullnameOverride"),
+    ),
+    Fact(
+        "full names",
+        {"grafana", "tempo", "loki"},
+        together(
+            *(data(f"platform-apps/{c}/values.yaml", c, "fullnameOverride") for c in ("grafana", "tempo", "loki"))
+        ),
+    ),
+    Fact("namespaces of components", {True}, namespaces),
+    # The app
+    Fact("the app's Service", {("flask-app", "http", 80, "http")}, manifest(APP, "Service", ports)),
+    Fact(
+        "the app's port",
+        {("http", 8000)},
+        manifest(
+            APP, "Deployment", lambda each: ((p["name"], p["containerPort"]) for p in deep(each, "containers", "ports"))
+        ),
+    ),
+    Fact(
+        "the app's image",
+        lambda p: {f"{p.answers['oci_registry']}/checkout-simulator:0.1.0"},
+        manifest(APP, "Deployment", lambda each: deep(each, "containers", "image")),
+    ),
+    Fact(
+        "the load's target",
+        lambda p: {"flask-app", f"flask-app.{p.answers['team']}"},
+        text(r"http://(flask-app(?:\.[a-z][a-z0-9-]*)?)\b", "platform-apps/load-generator/values.yaml"),
+    ),
+    Fact(
+        "Instrumentation", {"python"}, manifest(INSTRUMENTATION, "Instrumentation", lambda e: [e["metadata"]["name"]])
+    ),
+    Fact(
+        "the app asks for it",
+        {"python", "true"},
+        manifest(
+            APP, "Deployment", lambda each: deep(each, "annotations", "instrumentation.opentelemetry.io/inject-python")
+        ),
+    ),
+    Fact(
+        "where the app's telemetry goes",
+        {"http://otel-collector.observability.svc.cluster.local:4318"},
+        manifest(INSTRUMENTATION, "Instrumentation", lambda each: deep(each, "spec", "exporter", "endpoint")),
+    ),
+    Fact(
+        "versions of the injected and the local instrumentation",
+        python_pin,
+        manifest(
+            INSTRUMENTATION,
+            "Instrumentation",
+            lambda each: (str(image).rsplit(":", 1)[-1] for image in deep(each, "python", "image")),
+        ),
+    ),
+    Fact(
+        "attributes of the request's span",
+        span_attributes,
+        text(r"span\.(checkout\.\w+)", "platform-apps/*", "docs/*", "scripts/*"),
+        optional=True,
+    ),
+    Fact(
+        "the trace id's header",
+        {"X-Trace-Id"},
+        text(r"(?i)(?<!-)\b(x-trace-?id)\b", "app/*.py", "docs/*.md", "README.md"),
+    ),
+    # Secrets, versions, answers
+    Fact("Grafana's login", {"grafana-admin"}, data("platform-apps/grafana/values.yaml", "admin", "existingSecret")),
+    Fact("collector version", {"0.158.0"}, text(r"opentelemetry-collector[\w-]*:(\d[\w.]*)", "*")),
+    *(
+        Fact(
+            f"{prompt} in Terraform",
+            lambda p, prompt=prompt: {json.dumps(p.answers[prompt])},
+            text(rf"(?m)^{prompt}\s*=\s*(.*)$", "terraform/terraform.tfvars"),
+        )
+        for prompt in ("team", "repo_url", "repo_revision", "chart_registry")
+    ),
+)
+
+
+def violations(folder: Path, answers: dict) -> list[str]:
+    platform = Platform(folder, answers)
+    return [line for fact in CONTRACT for line in fact.violations(platform)]
