@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
+from checkout_simulator.bounds import Bounds
 from checkout_simulator.settings import Settings, SettingsError
 
-CHART_VALUES = Path(__file__).parents[2] / "k8s/helm-charts/flask-app/values.schema.json"
+CHART_SCHEMA = Path(__file__).parents[2] / "k8s/helm-charts/flask-app/values.schema.json"
 
 
 def test_defaults() -> None:
@@ -60,3 +63,17 @@ def test_all_bad_settings_are_named_at_once() -> None:
     lines = str(error.value).splitlines()
     assert len(lines) == 4  # a heading, and a line for each
     assert all(any(name in line for line in lines) for name in bad)
+
+
+def test_the_chart_offers_exactly_these_settings() -> None:
+    if not CHART_SCHEMA.is_file():
+        pytest.skip("the app is alone: its chart is not beside it")
+    offered = json.loads(CHART_SCHEMA.read_text())["properties"]["settings"]["properties"]
+    in_chart = {
+        re.sub(r"[A-Z]", lambda capital: f"_{capital[0].lower()}", name): (
+            Bounds(schema["minimum"], schema["maximum"], whole=schema["type"] == "integer"),
+            schema["default"],
+        )
+        for name, schema in offered.items()
+    }
+    assert in_chart == {item.name: (item.metadata["bounds"], item.default) for item in fields(Settings)}
