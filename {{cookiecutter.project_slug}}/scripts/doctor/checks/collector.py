@@ -1,0 +1,100 @@
+"""The collector: its pipelines, and what passes them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..context import Context
+from ..model import MissingError, Result, UnreachableError, fail, ok, warn
+
+SELF = 'service_name="otel-collector"'
+SIGNALS = {"metrics": "metric_points", "traces": "spans", "logs": "log_records"}
+# Exporters that deliver nothing.
+IDLE = {"debug", "nop", "file"}
+
+
+def wanted(context: Context) -> list[str]:
+    """Return the signals that have a backend."""
+    return [
+        signal for signal in SIGNALS if signal != "logs" or context.repository.has("loki") or "loki" in context.urls
+    ]
+
+
+def settings(context: Context) -> Result:
+    """Every signal's pipeline has an exporter to a backend."""
+    if context.cluster:
+        resource = context.cluster.get("opentelemetrycollectors.opentelemetry.io", "otel", "-n", "observability")
+        source = "in the cluster"
+    else:
+        resource, source = context.repository.rendered("otel-collector", "OpenTelemetryCollector"), "in git"
+    exporters = pipeline_exporters(resource["spec"]["config"])
+    for signal in wanted(context):
+        if not exporters.get(signal):
+            return fail("exporter-removed", f"{source}: pipeline {signal} has no exporter to a backend")
+    return ok(
+        f"{source}: " + ", ".join(f"{signal} → {' '.join(names)}" for signal, names in exporters.items() if names)
+    )
+
+
+def pipeline_exporters(config: dict[str, Any]) -> dict[str, list[str]]:
+    """Return, by signal, the exporters that deliver to a backend and are defined."""
+    found: dict[str, list[str]] = {}
+    for name, pipeline in config["service"]["pipelines"].items():
+        real = [
+            exporter
+            for exporter in pipeline.get("exporters") or []
+            if exporter.split("/")[0] not in IDLE and exporter in (config.get("exporters") or {})
+        ]
+        found.setdefault(name.split("/")[0], []).extend(real)
+    return found
+
+
+def live(context: Context) -> Result:
+    """The collector answers, every signal leaves it, and its queue has room."""
+    if context.reaches("collector"):
+        context.get("collector", "/")
+    if not context.reaches("query"):
+        raise MissingError("no --query-url was given, and the collector's own metrics are read through Query")
+    # Its own metrics take the way of all metrics: while that is broken, their absence proves nothing.
+    if blocked := _metrics_blocked(context):
+        return warn(f"answers its health check; its own metrics cannot be read: {blocked}")
+    if not context.fresh(f'{{__name__=~"otelcol_process_uptime.*",{SELF}}}'):
+        return fail(
+            "exporter-removed",
+            f"Receive and Query work, but none of its own metrics of the last {context.max_age:g} s arrived",
+        )
+    capacity = context.by("exporter", f"sum by (exporter) (otelcol_exporter_queue_capacity{{{SELF}}})")
+    size = context.by("exporter", f"sum by (exporter) (otelcol_exporter_queue_size{{{SELF}}})")
+    for signal in wanted(context):
+        if _flows(context, f"otelcol_receiver_accepted_{SIGNALS[signal]}_total") and not _exporter(context, signal):
+            return fail("exporter-removed", f"{signal} come in, and no exporter has a queue for them")
+    full = {
+        name: size.get(name, 0) / room for name, room in capacity.items() if room and size.get(name, 0) / room > 0.5
+    }
+    if full:
+        return fail("queue-filling", ", ".join(f"{name}: queue {share:.0%} full" for name, share in full.items()))
+    accepted = sum(
+        context.number(f"sum(rate(otelcol_receiver_accepted_{unit}_total{{{SELF}}}[2m]))") or 0
+        for unit in SIGNALS.values()
+    )
+    return ok(
+        f"takes {accepted:.0f} items/s; queues: "
+        + ", ".join(f"{n} {size.get(n, 0):.0f} of {c:.0f}" for n, c in capacity.items())
+    )
+
+
+def _metrics_blocked(context: Context) -> str:
+    if context.receive_problem:
+        return context.receive_problem
+    try:
+        return "" if context.stores else "Query knows no Receive"
+    except UnreachableError as error:
+        return str(error)
+
+
+def _flows(context: Context, counter: str) -> bool:
+    return bool(context.number(f"sum(increase({counter}{{{SELF}}}[2m]))"))
+
+
+def _exporter(context: Context, signal: str) -> bool:
+    return context.fresh(f'otelcol_exporter_queue_capacity{{{SELF},data_type="{signal}"}}')

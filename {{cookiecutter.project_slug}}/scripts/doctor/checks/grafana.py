@@ -1,0 +1,103 @@
+"""Grafana: data sources and panels, as git has them and as Grafana runs them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from ..context import Context
+from ..model import MissingError, Result, fail, ok
+from ..names import DASHBOARD_UID, DATASOURCES, METRIC, TRACE_LABEL
+
+# A metric's name, as it stands before its selector or its range.
+_NAME = re.compile(r"[a-zA-Z_:][\w:]*(?=\s*[\[{])")
+_SUFFIX = re.compile(rf"{METRIC}_(count|sum|bucket)\b")
+
+
+def datasources_in_git(context: Context) -> Result:
+    """platform-apps/grafana provisions the data sources that the dashboards name."""
+    return judge_datasources(list(_provisioned(context.repository.values("grafana"))))
+
+
+def _provisioned(values: Any) -> Iterator[dict[str, Any]]:
+    """Yield every data source in provisioning files, however deep in the values."""
+    if isinstance(values, dict):
+        for key, value in values.items():
+            if key == "datasources" and isinstance(value, list):
+                yield from (item for item in value if isinstance(item, dict) and "type" in item)
+            else:
+                yield from _provisioned(value)
+
+
+def datasources_live(context: Context) -> Result:
+    """Grafana runs with those data sources."""
+    _need_login(context)
+    return judge_datasources(context.json("grafana", "/api/datasources"))
+
+
+def judge_datasources(sources: list[dict[str, Any]]) -> Result:
+    """Judge Grafana's data sources: uids, types, and the label that leads from an exemplar to its trace."""
+    by_uid = {source.get("uid"): source for source in sources}
+    for uid, kind in DATASOURCES.items():
+        if by_uid.get(uid, {}).get("type") != kind:
+            return fail("datasource-wrong", f"uid {uid} of type {kind} is not among {sorted(map(str, by_uid))}")
+    links = by_uid["thanos"].get("jsonData", {}).get("exemplarTraceIdDestinations") or []
+    labels = [link.get("name") for link in links]
+    if TRACE_LABEL not in labels:
+        return fail(
+            "exemplar-label-wrong", f"data source thanos follows {labels or 'no label'}, exemplars carry {TRACE_LABEL}"
+        )
+    target = next(link.get("datasourceUid") for link in links if link.get("name") == TRACE_LABEL)
+    if by_uid.get(target, {}).get("type") != "tempo":
+        return fail("datasource-wrong", f"exemplars lead to data source {target}, which is no Tempo")
+    return ok(f"{', '.join(map(str, by_uid))}; label {TRACE_LABEL} leads to {target}")
+
+
+def panels_in_git(context: Context) -> Result:
+    """The dashboard in git asks for exemplars of the app's histogram."""
+    boards = context.repository.dashboards
+    if not boards:
+        raise MissingError("platform-apps/grafana/dashboards has no dashboard")
+    board = next((board for board in boards.values() if board.get("uid") == DASHBOARD_UID), None)
+    if not board:
+        return fail("panel-without-exemplars", f"none of {', '.join(boards)} has uid {DASHBOARD_UID}")
+    return judge_panels(board)
+
+
+def panels_live(context: Context) -> Result:
+    """The dashboard in Grafana does too."""
+    _need_login(context)
+    return judge_panels(context.json("grafana", f"/api/dashboards/uid/{DASHBOARD_UID}")["dashboard"])
+
+
+def judge_panels(dashboard: dict[str, Any]) -> Result:
+    """Judge a dashboard's queries: which series, and whether exemplars can come with them."""
+    targets = [
+        (panel.get("title", "?"), target) for panel in _panels(dashboard) for target in panel.get("targets") or []
+    ]
+    for title, target in targets:
+        if found := _SUFFIX.search(target.get("expr", "")):
+            return fail("panel-on-count", f"panel “{title}” queries {found[0]}")
+    dotted = [(title, target) for title, target in targets if target.get("exemplar")]
+    if not dotted:
+        return fail("panel-without-exemplars", f"none of {len(targets)} queries has exemplar: true")
+    for title, target in dotted:
+        names = set(_NAME.findall(target["expr"]))
+        if METRIC not in names:
+            return fail("panel-wrong-metric", f"panel “{title}” queries {', '.join(sorted(names)) or 'nothing'}")
+        if target.get("instant") or target.get("range") is False:
+            return fail("panel-instant", f"panel “{title}” is an instant query")
+    return ok(f"{len(dotted)} of {len(targets)} queries ask for exemplars of {METRIC}")
+
+
+def _panels(board: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    for panel in board.get("panels") or []:
+        yield panel
+        yield from _panels(panel)
+
+
+def _need_login(context: Context) -> None:
+    if context.reaches("grafana") and not (context.grafana_token or context.grafana_auth):
+        raise MissingError("no login: set GRAFANA_TOKEN, or GRAFANA_USER and GRAFANA_PASSWORD")
+    context.url("grafana")

@@ -1,0 +1,264 @@
+"""The evidence that checks share: addresses, HTTP, and what the backends say."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import httpx
+
+from .cluster import Cluster
+from .model import MissingError, UnreachableError
+from .names import METRIC, SPAN_LABEL, TRACE_LABEL
+from .repository import Repository
+
+
+class Target(NamedTuple):
+    """Where a backend is in the cluster."""
+
+    namespace: str
+    resource: str
+    port: int
+
+
+TARGETS = {
+    "collector": Target("observability", "statefulset/otel-collector", 13133),
+    "router": Target("observability", "deployment/thanos-receive-router", 10902),
+    "receive": Target("observability", "statefulset/thanos-receive-ingestor", 10902),
+    "query": Target("observability", "service/thanos-query", 10902),
+    "tempo": Target("observability", "service/tempo", 3200),
+    "loki": Target("observability", "service/loki", 3100),
+    "grafana": Target("observability", "service/grafana", 80),
+}
+
+
+class Exemplar(NamedTuple):
+    """One exemplar: its labels, its value in seconds, and its Unix time in seconds."""
+
+    labels: dict[str, str]
+    value: float
+    time: float
+
+    @property
+    def trace_id(self) -> str:
+        """Return the id of its trace ("" without one)."""
+        return self.labels.get(TRACE_LABEL, "")
+
+    @property
+    def span_id(self) -> str:
+        """Return the id of its span ("" without one)."""
+        return self.labels.get(SPAN_LABEL, "")
+
+
+@dataclass
+class Context:
+    """What the checks may look at.
+
+    ``urls`` are given addresses; where one is not given and ``cluster`` is set, a port is forwarded on first use.
+    ``since`` and ``max_age`` are seconds: how far back to look, and how old the newest sample may be. ``settle`` is how
+    long (seconds) a trace and its log line may take to arrive.
+    """
+
+    repository: Repository
+    urls: Mapping[str, str] = field(default_factory=dict)
+    cluster: Cluster | None = None
+    service: str = "checkout"
+    app_namespace: str | None = None
+    since: float = 3600
+    max_age: float = 120
+    settle: float = 15
+    timeout: float = 5
+    grafana_auth: tuple[str, str] | None = None
+    grafana_token: str | None = None
+    transport: httpx.BaseTransport | None = None
+    _forwarded: dict[str, str] = field(default_factory=dict)
+
+    @cached_property
+    def http(self) -> httpx.Client:
+        """Return the client of all requests; it uses no proxy, because forwarded ports are on this machine."""
+        return httpx.Client(timeout=self.timeout, transport=self.transport, trust_env=False, follow_redirects=True)
+
+    @property
+    def namespace(self) -> str:
+        """Return the app's namespace."""
+        return self.app_namespace or self.repository.app_namespace or self.service
+
+    @property
+    def selector(self) -> str:
+        """Return the selector of the app's histogram."""
+        return f'{METRIC}{{service_name="{self.service}"}}'
+
+    def url(self, backend: str) -> str:
+        """Return the base URL of a backend.
+
+        Raises:
+            MissingError: none was given and there is no cluster to forward it from.
+            UnreachableError: the port could not be forwarded.
+        """
+        if backend in self.urls:
+            return self.urls[backend].rstrip("/")
+        if not self.cluster:
+            raise MissingError(f"no --{backend}-url was given")
+        if backend not in self._forwarded:
+            target = TARGETS[backend]
+            self._forwarded[backend] = self.cluster.forward(target.namespace, target.resource, target.port)
+        return self._forwarded[backend]
+
+    def reaches(self, backend: str) -> bool:
+        """Return whether there is a way to a backend; says nothing about whether it answers."""
+        return backend in self.urls or self.cluster is not None
+
+    def get(self, backend: str, path: str, allow: tuple[int, ...] = (), **params: str | float) -> httpx.Response:
+        """GET a backend's path; any status but 200 and those of ``allow`` is an error.
+
+        Raises:
+            MissingError: as ``url``.
+            UnreachableError: no answer, or another status.
+        """
+        base = self.url(backend)
+        auth = self.grafana_auth if backend == "grafana" else None
+        headers = {"Accept": "application/json"} if path != "/metrics" else {}
+        if backend == "grafana" and self.grafana_token:
+            auth, headers = None, {**headers, "Authorization": f"Bearer {self.grafana_token}"}
+        try:
+            answer = self.http.get(base + path, params=params, headers=headers, auth=auth)
+        except httpx.HTTPError as error:
+            raise UnreachableError(f"{backend} at {_shown(base)}: {str(error) or type(error).__name__}") from None
+        if answer.status_code != 200 and answer.status_code not in allow:
+            raise UnreachableError(f"{backend} at {_shown(base)}: GET {path} says {answer.status_code}")
+        return answer
+
+    def json(self, backend: str, path: str, **params: str | float) -> Any:
+        """GET and decode JSON; errors as ``get``, and ``UnreachableError`` for what is no JSON."""
+        answer = self.get(backend, path, **params)
+        try:
+            return answer.json()
+        except ValueError:
+            raise UnreachableError(f"{backend}: GET {path} answered no JSON") from None
+
+    # Thanos Query -------------------------------------------------------------------------------------------------
+
+    def query(self, expr: str) -> dict[tuple[tuple[str, str], ...], float]:
+        """Evaluate an expression now and return value by label set (without the metric's name)."""
+        answer = self.json("query", "/api/v1/query", query=expr)
+        return {
+            tuple(sorted((k, v) for k, v in series["metric"].items() if k != "__name__")): float(series["value"][1])
+            for series in answer["data"]["result"]
+            if "value" in series
+        }
+
+    def number(self, expr: str) -> float | None:
+        """Evaluate an expression to its first value; None where it has none."""
+        return next(iter(self.query(expr).values()), None)
+
+    def by(self, label: str, expr: str) -> dict[str, float]:
+        """Evaluate an expression and return its values by one label."""
+        return {dict(labels).get(label, ""): value for labels, value in self.query(expr).items()}
+
+    def age(self, selector: str) -> float | None:
+        """Return the age in seconds of the newest sample of some series; None where the last 5 minutes have none."""
+        return self.number(f"time() - max(timestamp({selector}))")
+
+    def fresh(self, selector: str) -> bool:
+        """Return whether some series have a sample that is not older than ``max_age``."""
+        age = self.age(selector)
+        return age is not None and age <= self.max_age
+
+    @cached_property
+    def stores(self) -> list[dict[str, Any]]:
+        """Return the ingestors that Query knows, each with its last error."""
+        return self.json("query", "/api/v1/stores")["data"].get("receive") or []
+
+    @cached_property
+    def exemplars(self) -> list[Exemplar]:
+        """Return the app's exemplars, the newest first."""
+        now = time.time()
+        answer = self.json("query", "/api/v1/query_exemplars", query=self.selector, start=now - self.since, end=now + 1)
+        found = [
+            Exemplar(exemplar["labels"], float(exemplar["value"]), float(exemplar["timestamp"]))
+            for series in answer.get("data") or []
+            for exemplar in series["exemplars"]
+        ]
+        return sorted(found, key=lambda exemplar: -exemplar.time)
+
+    # Receive ------------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def receive_problem(self) -> str:
+        """Return why the write path of the metrics cannot work ("" where it can, or cannot be looked at)."""
+        try:
+            for backend in ("router", "receive"):
+                if self.reaches(backend):
+                    self.get(backend, "/-/ready")
+        except UnreachableError as error:
+            return str(error)
+        return ""
+
+    def ingestor_metric(self, name: str) -> float | None:
+        """Return a metric of the ingestor, summed over its tenants; None where it has none."""
+        if self.reaches("receive"):
+            lines = self.get("receive", "/metrics").text.splitlines()
+            values = [float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith((f"{name} ", f"{name}{{"))]
+            return sum(values) if values else None
+        return self.number(f"sum({name})")
+
+    # Traces and logs ----------------------------------------------------------------------------------------------
+
+    def recent_traces(self, seconds: float) -> int:
+        """Return how many of the app's traces of the last ``seconds`` Tempo finds (it stops at 1)."""
+        now = time.time()
+        answer = self.json(
+            "tempo",
+            "/api/search",
+            q=f'{{resource.service.name="{self.service}"}}',
+            limit=1,
+            start=int(now - seconds),
+            end=int(now) + 1,
+        )
+        return len(answer.get("traces") or [])
+
+    def spans(self, trace_id: str) -> dict[str, dict[str, Any]] | None:
+        """Return the spans of a trace by hexadecimal id; None where Tempo does not have it."""
+        answer = self.get("tempo", f"/api/traces/{trace_id}", allow=(404,))
+        if answer.status_code == 404:
+            return None
+        trace = answer.json()
+        trace = trace.get("trace", trace)
+        return {
+            hexadecimal(span["spanId"]): span
+            for resource in trace.get("batches") or trace.get("resourceSpans") or []
+            for scope in resource.get("scopeSpans") or []
+            for span in scope.get("spans") or []
+        }
+
+    def log_lines(self, query: str, start: float, limit: int = 20) -> list[str]:
+        """Return the newest lines of a LogQL query since ``start`` (Unix time in seconds)."""
+        answer = self.json(
+            "loki",
+            "/loki/api/v1/query_range",
+            query=query,
+            start=int(start * 1e9),
+            end=int(time.time() * 1e9),
+            limit=limit,
+        )
+        return [line for stream in answer["data"]["result"] for _, line, *_ in stream["values"]]
+
+
+def hexadecimal(identifier: str) -> str:
+    """Return a trace or span id in hexadecimal; JSON of protobuf has it in base64."""
+    if len(identifier) in (16, 32):
+        return identifier.lower()
+    try:
+        return base64.b64decode(identifier, validate=True).hex()
+    except binascii.Error:
+        return identifier
+
+
+def _shown(url: str) -> str:
+    """Return a URL without the user and password that it may hold."""
+    return str(httpx.URL(url).copy_with(username=None, password=None)) if "@" in url else url

@@ -1,0 +1,93 @@
+"""What the files of this repository say."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from .model import MissingError
+
+
+def merge(base: dict, over: dict) -> dict:
+    """Return ``base`` with ``over`` laid on it, as Helm lays one values file on another."""
+    both = {key: merge(base[key], over[key]) for key in base.keys() & over.keys() if _are_maps(base[key], over[key])}
+    return {**base, **over, **both}
+
+
+def _are_maps(*values: object) -> bool:
+    return all(isinstance(value, dict) for value in values)
+
+
+@dataclass(frozen=True)
+class Repository:
+    """A generated repository at ``root``, seen as environment ``environment`` deploys it."""
+
+    root: Path
+    environment: str
+
+    def has(self, component: str) -> bool:
+        """Return whether ``platform-apps/<component>`` exists."""
+        return (self.root / "platform-apps" / component).is_dir()
+
+    def values(self, component: str) -> dict[str, Any]:
+        """Return the merged Helm values of a component.
+
+        Raises:
+            MissingError: the component has no values.yaml.
+        """
+        found: dict[str, Any] = {}
+        for path in self._value_files(component):
+            found = merge(found, yaml.safe_load(path.read_text()) or {})
+        return found
+
+    def rendered(self, component: str, kind: str) -> dict[str, Any]:
+        """Return the first resource of ``kind`` that the component's own templates make.
+
+        Raises:
+            MissingError: helm is not installed, or the chart does not render, or has no such resource.
+        """
+        if not shutil.which("helm"):
+            raise MissingError("helm is not installed, so templates cannot be read")
+        command = [
+            "helm",
+            "template",
+            component,
+            str(self.root / "platform-apps" / component),
+            "--namespace",
+            "default",
+        ]
+        for path in self._value_files(component):
+            command += ["--values", str(path)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        if done.returncode:
+            raise MissingError(f"platform-apps/{component} does not render: {done.stderr.strip().splitlines()[-1]}")
+        for resource in yaml.safe_load_all(done.stdout):
+            if resource and resource["kind"] == kind:
+                return resource
+        raise MissingError(f"platform-apps/{component} makes no {kind}")
+
+    @cached_property
+    def dashboards(self) -> dict[str, dict[str, Any]]:
+        """Return Grafana's dashboards by file name."""
+        folder = self.root / "platform-apps/grafana/dashboards"
+        return {path.name: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
+
+    @cached_property
+    def app_namespace(self) -> str | None:
+        """Return the namespace that the flask app's Application deploys to."""
+        path = self.root / "k8s/helm-charts/flask-app/application.yaml"
+        return yaml.safe_load(path.read_text()).get("namespace") if path.is_file() else None
+
+    def _value_files(self, component: str) -> list[Path]:
+        folder = self.root / "platform-apps" / component
+        files = [folder / "values.yaml", folder / f"values-{self.environment}.yaml"]
+        if not folder.is_dir():
+            raise MissingError(f"{folder.relative_to(self.root)} is not in this repository")
+        return [path for path in files if path.is_file()]
