@@ -20,6 +20,8 @@ import httpx
 
 T = TypeVar("T")
 LOOPBACK = "127.0.0.1"
+# One client, because each makes a TLS context; no connection is kept, because servers come and go.
+HTTP = httpx.Client(trust_env=False, timeout=30, limits=httpx.Limits(max_keepalive_connections=0))
 
 
 class NotReady(AssertionError):
@@ -101,7 +103,7 @@ class Process:
         def answers() -> bool:
             if not self.running:
                 raise NotReady(f"{self.name} ended with status {self.popen.returncode}:\n{self.tail()}")
-            return httpx.get(url, timeout=2, trust_env=False).status_code == status
+            return HTTP.get(url, timeout=2).status_code == status
 
         try:
             wait_until(answers, f"{self.name} at {url}", timeout)

@@ -106,7 +106,9 @@ def replace_flags(arguments: list[str], table: Mapping[str, str | list[str]]) ->
         raise NothingReplaced(f"{arguments[0]}: no {sorted(missing)} in {arguments}")
     kept = [argument for argument, name in zip(arguments, names, strict=True) if name not in table]
     return kept + [
-        f"{flag}={value}" for flag, values in table.items() for value in ([values] if isinstance(values, str) else values)
+        f"{flag}={value}"
+        for flag, values in table.items()
+        for value in ([values] if isinstance(values, str) else values)
     ]
 
 
@@ -114,7 +116,9 @@ def merge(base: dict, over: dict) -> dict:
     """Return ``base`` with ``over`` on top, as Helm merges value files."""
     result = dict(base)
     for key, value in over.items():
-        result[key] = merge(result[key], value) if isinstance(value, dict) and isinstance(result.get(key), dict) else value
+        result[key] = (
+            merge(result[key], value) if isinstance(value, dict) and isinstance(result.get(key), dict) else value
+        )
     return result
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
-import httpx
+from tests.e2e.processes import HTTP
 
 
 class Refused(AssertionError):
@@ -30,9 +30,7 @@ class Thanos:
     url: str
 
     def _get(self, path: str, **parameters: object):
-        answer = httpx.get(
-            f"{self.url}/api/v1/{path}", params={k: v for k, v in parameters.items() if v is not None}, timeout=30, trust_env=False
-        )
+        answer = HTTP.get(f"{self.url}/api/v1/{path}", params={k: v for k, v in parameters.items() if v is not None})
         content = answer.json() if answer.headers.get("content-type", "").startswith("application/json") else {}
         if answer.status_code != 200 or content.get("status") != "success":
             raise Refused(f"{path} {parameters}: {answer.status_code} {answer.text[:300]}")

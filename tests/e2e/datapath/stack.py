@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import os
 import re
+import subprocess
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -18,7 +21,7 @@ from tests.e2e import toolchain
 from tests.e2e.datapath.declared import NAMESPACE, Declared, replace_flags, substitute
 from tests.e2e.datapath.query import Thanos
 from tests.e2e.datapath.stores import LogStore, TraceStore
-from tests.e2e.processes import LOOPBACK, Process, Processes, free_port, wait_until
+from tests.e2e.processes import HTTP, LOOPBACK, Process, Processes, free_port, wait_until
 
 CORE = ("ingestor", "router", "query", "query-frontend", "collector", "app")
 LONG_TERM = ("store-gateway", "compact")
@@ -33,6 +36,9 @@ COMPRESSED = {
     "OTEL_BSP_SCHEDULE_DELAY": "500",
     "OTEL_BLRP_SCHEDULE_DELAY": "500",
 }
+
+ACTIVE = 'http_server_active_requests{service_name="checkout"}'
+SERVED = 'http_server_request_duration_seconds{service_name="checkout",http_response_status_code=~"200|500"}'
 
 Change = Callable[[object], object]
 
@@ -155,7 +161,9 @@ class Stack:
                 f"loki.{inside}:3100": f"{LOOPBACK}:{self.logs.port}",
             },
         )
-        assert "svc.cluster.local" not in json.dumps(config), "an endpoint of the cluster is left in the collector's configuration"
+        assert "svc.cluster.local" not in json.dumps(config), (
+            "an endpoint of the cluster is left in the collector's configuration"
+        )
         return config
 
     def thanos_arguments(self, part: str) -> list[str]:
@@ -203,12 +211,16 @@ class Stack:
             self.declared.sdk_environment(),
             {f"otel-collector.{NAMESPACE}.svc.cluster.local:4318": self.address("collector", "otlp-http")},
         )
-        return env | COMPRESSED | {
-            "OTEL_SERVICE_NAME": "checkout",
-            "OTEL_RESOURCE_ATTRIBUTES": "k8s.namespace.name=checkout,service.instance.id=checkout.flask-app-0.flask-app",
-            "PORT": self.address("app").rsplit(":", 1)[1],
-            "PYTHONUNBUFFERED": "1",
-        }
+        return (
+            env
+            | COMPRESSED
+            | {
+                "OTEL_SERVICE_NAME": "checkout",
+                "OTEL_RESOURCE_ATTRIBUTES": "k8s.namespace.name=checkout,service.instance.id=checkout.flask-app-0.flask-app",
+                "PORT": self.address("app").rsplit(":", 1)[1],
+                "PYTHONUNBUFFERED": "1",
+            }
+        )
 
     # Start, stop, change.
 
@@ -287,7 +299,84 @@ class Stack:
 
     def get(self, path: str = "/checkout") -> httpx.Response:
         """Send one request to the simulator."""
-        return httpx.get(self.url("app") + path, timeout=30, trust_env=False)
+        return HTTP.get(self.url("app") + path)
+
+    def checkouts(self, count: int, path: str = "/checkout", threads: int = 8) -> None:
+        """Send ``count`` requests to the simulator from several threads and wait for their answers."""
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(lambda _: self.get(path), range(count)))
+
+    def warm_up(self) -> None:
+        """Send requests until every series of the simulator exists, so that no later rate misses a first sample."""
+        self.checkouts(4, "/unstable?delay_ms=10")
+        while not {True, False} <= {request.ok for request in self.requests() if request.route == "/checkout"}:
+            self.checkouts(16)
+        self.settle()
+
+    def settle(self, timeout: float = 60) -> float:
+        """Wait until Thanos counts exactly the requests that the simulator tells of and none is under way.
+
+        Returns the time of the sample that says so (Unix seconds).
+
+        Raises:
+            NotReady: it does not come to that within ``timeout`` seconds.
+        """
+        since = time.time()
+
+        def settled() -> float:
+            at = self.query.value(f"max(timestamp({ACTIVE}))") or 0
+            assert at > since, f"no sample after {since}"
+            assert self.query.value(f"sum({ACTIVE})", at) == 0, "requests are under way"
+            counted, told = self.query.value(f"sum(histogram_count({SERVED}))", at) or 0, len(self.requests())
+            assert counted == told, f"Thanos counts {counted:g} requests, the simulator tells of {told}"
+            last = self.requests()[-1]
+            assert self.has_trace(last.trace_id), "the trace store lacks the last request"
+            assert self.has_line(last.trace_id), "the log store lacks the last request"
+            return at
+
+        return wait_until(settled, "counts are exact", timeout)
+
+    def has_trace(self, trace_id: str) -> bool:
+        return HTTP.get(f"{self.url('tempo')}/api/traces/{trace_id}").status_code == 200
+
+    def has_line(self, trace_id: str) -> bool:
+        query = f'{{service_name="checkout"}} | trace_id="{trace_id}"'
+        answer = HTTP.get(f"{self.url('loki')}/loki/api/v1/query_range", params={"query": query})
+        return bool(answer.json()["data"]["result"])
+
+    def peaks(self, count: int = 3) -> list[tuple[float, float]]:
+        """Return start and end (Unix seconds) of the current peak, if one is on, and of those that follow."""
+        script = (
+            "import json, sys, time, itertools\n"
+            "from checkout_simulator.schedule import PeakSchedule\n"
+            "from checkout_simulator.settings import Settings\n"
+            "s, now = PeakSchedule.of(Settings.from_env()), time.time()\n"
+            "starts = [s.last_start(now)] * s.in_peak(now) + list(itertools.islice(s.starts_after(now), int(sys.argv[1])))\n"
+            "print(json.dumps([(t, t + s.length_s) for t in starts]))"
+        )
+        env = {**os.environ, **{name: value for name, value in COMPRESSED.items() if name.startswith("CHECKOUT_")}}
+        python = python_environment(self.declared) / "bin" / "python"
+        answer = subprocess.run(
+            [python, "-c", script, str(count)],
+            cwd=self.declared.app,
+            env=env,
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+        return [(start, end) for start, end in json.loads(answer.stdout)]
+
+    def wait_mode(self, mode: str, seconds: float) -> None:
+        """Wait for a stretch of ``normal`` or ``peak`` mode that has at least ``seconds`` to go."""
+
+        def remaining() -> bool:
+            now, peaks = time.time(), self.peaks()
+            start, end = peaks[0]
+            if mode == "peak":
+                return start <= now and end - now >= seconds
+            return now < start and start - now >= seconds
+
+        wait_until(remaining, f"{seconds:g} s of {mode} mode", timeout=120, interval=0.5)
 
     def load(self, users: int, seconds: float, name: str = "load") -> Process:
         """Start the baked load profile (``app/traffic.sh``) against the simulator; it ends by itself."""

@@ -20,7 +20,10 @@ import grpc
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import DecodeError
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest, ExportLogsServiceResponse
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest, ExportTraceServiceResponse
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+    ExportTraceServiceRequest,
+    ExportTraceServiceResponse,
+)
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import (
     TraceServiceServicer,
     add_TraceServiceServicer_to_server,
@@ -157,7 +160,7 @@ class TraceStore(HttpService, TraceServiceServicer):
         with self._lock:
             return set(self._traces)
 
-    def Export(self, request: ExportTraceServiceRequest, _context: object) -> ExportTraceServiceResponse:  # noqa: N802
+    def Export(self, request: ExportTraceServiceRequest, _context: object) -> ExportTraceServiceResponse:
         with self._lock:
             for resource in request.resource_spans:
                 for scope in resource.scope_spans:
@@ -236,7 +239,9 @@ def _matches(wanted: list[tuple[str, str, str]], resource, span) -> bool:
     of_resource, of_span = attributes(resource.attributes), attributes(span.attributes)
     for field, operator, value in wanted:
         if field == "duration" and operator == ">" and (limit := re.fullmatch(r"([\d.]+)(m?s)", value)):
-            if span.end_time_unix_nano - span.start_time_unix_nano <= float(limit[1]) * (10**6 if limit[2] == "ms" else 10**9):
+            if span.end_time_unix_nano - span.start_time_unix_nano <= float(limit[1]) * (
+                10**6 if limit[2] == "ms" else 10**9
+            ):
                 return False
             continue
         if operator == ">":
@@ -261,7 +266,13 @@ def _matches(wanted: list[tuple[str, str, str]], resource, span) -> bool:
 
 
 # Loki makes stream labels of these resource attributes and keeps everything else as structured metadata.
-INDEXED = ("service.name", "service.namespace", "service.instance.id", "deployment.environment.name", "k8s.namespace.name")
+INDEXED = (
+    "service.name",
+    "service.namespace",
+    "service.instance.id",
+    "deployment.environment.name",
+    "k8s.namespace.name",
+)
 
 
 class LogStore(HttpService):
@@ -291,7 +302,9 @@ class LogStore(HttpService):
                 of_resource = {k.replace(".", "_"): v for k, v in attributes(resource.resource.attributes).items()}
                 for scope in resource.scope_logs:
                     for record in scope.log_records:
-                        labels = of_resource | {k.replace(".", "_"): v for k, v in attributes(record.attributes).items()}
+                        labels = of_resource | {
+                            k.replace(".", "_"): v for k, v in attributes(record.attributes).items()
+                        }
                         labels["severity_text"] = record.severity_text
                         if record.trace_id and self.keep_trace_ids:
                             labels |= {"trace_id": record.trace_id.hex(), "span_id": record.span_id.hex()}

@@ -1,0 +1,43 @@
+"""The running platform that the data-path tests share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.datapath.declared import Declared
+from tests.e2e.datapath.stack import Stack
+from tests.e2e.processes import Processes
+
+# An object store, so that the Store Gateway and the Compactor are part of the bake; the bucket itself is a folder here.
+ANSWERS = {"object_storage": "s3"}
+
+
+@pytest.fixture(scope="session")
+def declared(baked: Callable[..., Path]) -> Declared:
+    return Declared(baked(**ANSWERS))
+
+
+@pytest.fixture(scope="session")
+def new_stack(declared: Declared, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], Stack]]:
+    """Return ``new_stack()``: a stack of its own that is not started yet; all of them end with the session."""
+    with ExitStack() as running:
+
+        def make() -> Stack:
+            folder = tmp_path_factory.mktemp("stack")
+            made = Stack(declared, running.enter_context(Processes(folder / "logs")), folder)
+            running.callback(made.stop)
+            return made
+
+        yield make
+
+
+@pytest.fixture(scope="session")
+def stack(new_stack: Callable[[], Stack]) -> Stack:
+    """A healthy, running stack that has served some requests."""
+    running = new_stack().start()
+    running.warm_up()
+    return running

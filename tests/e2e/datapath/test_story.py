@@ -1,0 +1,263 @@
+"""The story on real parts: a spike on the dashboard → its exemplar → that trace → that request's log line.
+
+One run with a normal and a peak phase, between which everything stands still, is compared with the simulator's own
+record: its log lines. Queries are those of the baked dashboards with Grafana's variables filled in.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+
+from tests.e2e.datapath.declared import fill
+from tests.e2e.datapath.query import Exemplar
+from tests.e2e.datapath.stack import Request, Stack
+from tests.e2e.datapath.trace import Span, trace
+from tests.e2e.processes import HTTP
+
+RED = "checkout-red"
+# Between the simulator's own clock around a checkout and the SDK's around the whole request.
+OVERHEAD_MS = 5
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A stretch of traffic between two quiet samples."""
+
+    mode: str
+    start: float
+    end: float
+    requests: list[Request]
+
+    @property
+    def window(self) -> str:
+        """The PromQL range that begins just before the first sample and ends at the last: rate() then extrapolates by 1 ms."""
+        return f"{round((self.end - self.start) * 1000) + 1}ms"
+
+    @property
+    def seconds(self) -> float:
+        return self.end - self.start + 0.001
+
+    def of(self, route: str) -> list[Request]:
+        return [request for request in self.requests if route in (".*", request.route)]
+
+
+@dataclass(frozen=True)
+class Story:
+    stack: Stack
+    phases: dict[str, Phase]
+
+    def panel(
+        self, title: str, phase: Phase, route: str = "/checkout", ref: str = "A", status: str = ".*"
+    ) -> list[dict]:
+        """Return what a panel of the RED dashboard shows at the end of a phase, asked where Grafana asks."""
+        expressions = [t["expr"] for name, t in self.stack.declared.targets(RED) if name == title and t["refId"] == ref]
+        assert len(expressions) == 1, f"{len(expressions)} queries {ref} in a panel named {title!r}"
+        filled = fill(expressions[0], phase.window, service="checkout", route=route, status=status)
+        return self.stack.frontend.instant(filled, phase.end)
+
+    def number(self, title: str, phase: Phase, **more: str) -> float:
+        result = self.panel(title, phase, **more)
+        assert len(result) == 1, f"{title}: {len(result)} series"
+        return float(result[0]["value"][1])
+
+
+@pytest.fixture(scope="module")
+def story(stack: Stack) -> Story:
+    phases, start, told = {}, stack.settle(), len(stack.requests())
+    for mode, users, seconds in (("normal", 12, 10), ("peak", 24, 10)):
+        stack.wait_mode(mode, seconds + 2.5)
+        assert stack.load(users, seconds).wait_end(60) == 0
+        end, requests = stack.settle(), stack.requests()
+        phases[mode] = Phase(mode, start, end, requests[told:])
+        start, told = end, len(requests)
+    return Story(stack, phases)
+
+
+@pytest.fixture(params=["normal", "peak"])
+def phase(story: Story, request: pytest.FixtureRequest) -> Phase:
+    return story.phases[request.param]
+
+
+def test_each_phase_is_of_its_mode(phase: Phase) -> None:
+    modes = Counter(request.mode for request in phase.of("/checkout"))
+    assert set(modes) == {phase.mode}
+    assert modes[phase.mode] >= 40
+    assert phase.of("/unstable"), "the load profile has /unstable too"
+
+
+@pytest.mark.parametrize("route", ["/checkout", "/unstable", ".*"])
+def test_request_count_is_exact(story: Story, phase: Phase, route: str) -> None:
+    counted = story.number("Request rate", phase, route=route) * phase.seconds
+    assert counted == pytest.approx(len(phase.of(route)), rel=1e-3)
+    assert round(counted) == len(phase.of(route))
+
+
+def test_request_count_by_status_is_exact(story: Story, phase: Phase) -> None:
+    shown = {
+        (series["metric"]["http_route"], series["metric"]["http_response_status_code"]): round(
+            float(series["value"][1]) * phase.seconds
+        )
+        for series in story.panel("Requests by route and status", phase, route=".*")
+    }
+    told = Counter((request.route, "200" if request.ok else "500") for request in phase.requests)
+    assert {key: count for key, count in shown.items() if count} == told
+
+
+def test_requests_since_start_are_exact(story: Story) -> None:
+    last = story.phases["peak"]
+    shown = {
+        series["metric"]["http_response_status_code"]: float(series["value"][1])
+        for series in story.panel("Requests since start, by status", last, route=".*")
+    }
+    everything = story.stack.requests()
+    told = Counter("200" if request.ok else "500" for request in everything[: everything.index(last.requests[-1]) + 1])
+    assert shown == told
+
+
+@pytest.mark.parametrize("route", ["/checkout", ".*"])
+def test_error_ratio_is_exact(story: Story, phase: Phase, route: str) -> None:
+    told = phase.of(route)
+    assert story.number("Error ratio", phase, route=route) == pytest.approx(
+        sum(not request.ok for request in told) / len(told), rel=1e-9
+    )
+
+
+@pytest.mark.parametrize(("ref", "quantile"), [("A", 0.5), ("B", 0.95)])
+def test_percentiles_are_within_the_stated_error(story: Story, phase: Phase, ref: str, quantile: float) -> None:
+    shown = story.number("Duration percentiles", phase, ref=ref)
+    durations = sorted(request.duration_ms / 1000 for request in phase.of("/checkout"))
+    told = durations[math.ceil(quantile * len(durations)) - 1]
+    (heatmap,) = story.panel("Duration heatmap with exemplars", phase)
+    buckets = [(float(low), float(high)) for _, low, high, _ in heatmap["histogram"][1]["buckets"]]
+    # A native histogram states its own error: the width of the bucket that the quantile falls into.
+    (error,) = {high / low - 1 for low, high in buckets if low < shown <= high}
+    assert error < 0.1, f"buckets are {error:.1%} wide"
+    assert shown == pytest.approx(told, abs=told * error + OVERHEAD_MS / 1000)
+
+
+def test_slow_share_tells_the_modes_apart(story: Story, phase: Phase) -> None:
+    assert story.number("Slower than 1 s", phase) == pytest.approx({"normal": 0, "peak": 1}[phase.mode], abs=1e-9)
+
+
+def exemplars(story: Story, phase: Phase) -> Iterator[tuple[str, Exemplar]]:
+    """Yield every exemplar that the dashboard's exemplar queries get for a phase, with its panel's title."""
+    asked = 0
+    for title, target in story.stack.declared.targets(RED):
+        if target.get("exemplar"):
+            asked += 1
+            query = fill(target["expr"], phase.window, service="checkout", route=".*", status=".*")
+            for exemplar in story.stack.frontend.exemplars(query, phase.start, phase.end):
+                yield title, exemplar
+    assert asked, "no panel of the RED dashboard asks for exemplars"
+
+
+def test_no_exemplar_dangles(story: Story, phase: Phase) -> None:
+    found = list(exemplars(story, phase))
+    panels = Counter(title for title, _ in found)
+    assert len(panels) >= 2
+    assert min(panels.values()) >= 20, panels
+    told = {request.trace_id: request for request in phase.requests}
+    for title, exemplar in found:
+        where = f"{title}: {exemplar}"
+        assert exemplar.trace_id in told, f"not a request of this phase: {where}"
+        span = trace(story.stack, exemplar.trace_id)[exemplar.span_id]
+        assert span.kind == "SPAN_KIND_SERVER", where
+        assert span.attributes["http.route"] == exemplar.series["http_route"], where
+        assert span.resource["service.name"] == exemplar.series["service_name"], where
+        assert str(span.attributes["http.response.status_code"]) == exemplar.series["http_response_status_code"], where
+        assert exemplar.seconds == pytest.approx(span.seconds, abs=0.005), where
+        assert span.attributes["checkout.mode"] == told[exemplar.trace_id].mode, where
+        if exemplar.series["http_route"] == "/checkout":
+            assert span.attributes["checkout.mode"] == phase.mode, where
+
+
+def test_peak_exemplars_come_from_peak_requests(story: Story) -> None:
+    slowest = {
+        mode: max(
+            (e for _, e in exemplars(story, phase) if e.series["http_route"] == "/checkout"), key=lambda e: e.seconds
+        )
+        for mode, phase in story.phases.items()
+    }
+    assert slowest["peak"].seconds >= 1.8 > 0.5 > slowest["normal"].seconds
+    assert trace(story.stack, slowest["peak"].trace_id)[slowest["peak"].span_id].attributes["checkout.mode"] == "peak"
+
+
+def test_the_trace_tells_what_happened(story: Story, phase: Phase) -> None:
+    told = {request.trace_id: request for request in phase.requests}
+    outcomes: set[bool] = set()
+    for trace_id in {e.trace_id for _, e in exemplars(story, phase) if e.series["http_route"] == "/checkout"}:
+        request, spans = told[trace_id], trace(story.stack, trace_id)
+        server = spans[request.span_id]
+        children = sorted((span for span in spans.values() if span.parent == server.id), key=lambda span: span.start)
+        assert len(spans) == 1 + len(children)
+        assert [child.name for child in children] == CHECKOUT_STEPS
+        assert server.attributes["checkout.outcome"] == ("success" if request.ok else "failure")
+        assert server.attributes["checkout.duration_ms"] == pytest.approx(request.duration_ms, abs=0.01)
+        assert all(child.start >= server.start and child.end <= server.end for child in children)
+        assert [event["log.message"] for event in server.events("log")] == [request.line]
+        failing = children[-1]
+        assert (failing.status == "STATUS_CODE_ERROR") == (server.status == "STATUS_CODE_ERROR") == (not request.ok)
+        assert len(failing.events("exception")) == (not request.ok)
+        assert all(child.events(f"{child.name} done") for child in (children if request.ok else children[:-1]))
+        if not request.ok:
+            assert failing.events("exception")[0]["exception.type"].endswith("SimulatedError")
+        outcomes.add(request.ok)
+    assert outcomes == {True, False}
+
+
+CHECKOUT_STEPS = ["validate cart", "reserve stock", "charge payment"]
+
+
+def test_the_log_store_has_exactly_that_line(story: Story, phase: Phase) -> None:
+    (query,) = [t["expr"] for title, t in story.stack.declared.targets("checkout-logs") if title == "Lines"]
+    told = {request.trace_id: request for request in phase.requests}
+    for trace_id in {exemplar.trace_id for _, exemplar in exemplars(story, phase)}:
+        for asked in (
+            fill(query, phase.window, service="checkout", trace_id=trace_id, search=""),
+            f'{{service_name="checkout"}} | trace_id = "{trace_id}"',
+        ):
+            answer = HTTP.get(
+                f"{story.stack.url('loki')}/loki/api/v1/query_range",
+                params={"query": asked, "start": int((phase.start - 60) * 1e9), "end": int(time.time() * 1e9)},
+            )
+            assert answer.status_code == 200, answer.text
+            streams = answer.json()["data"]["result"]
+            assert [line for stream in streams for _, line in stream["values"]] == [told[trace_id].line]
+            assert streams[0]["stream"]["span_id"] == told[trace_id].span_id
+
+
+def test_an_unknown_trace_is_not_found(stack: Stack) -> None:
+    with pytest.raises(KeyError):
+        trace(stack, "0123456789abcdef" * 2)
+
+
+def test_without_the_exemplar_flag_there_are_none(story: Story) -> None:
+    """The negative control: the same stack without that one flag counts everything and has no exemplar, and says nothing."""
+
+    def without(arguments: list[str]) -> list[str]:
+        kept = [argument for argument in arguments if not argument.startswith("--tsdb.max-exemplars")]
+        assert len(kept) == len(arguments) - 1, "the baked ingestor has no --tsdb.max-exemplars"
+        return kept
+
+    stack, since = story.stack, time.time()
+    with stack.changed("ingestor", without):
+        stack.checkouts(16)
+        stack.settle()
+        assert stack.query.exemplars("http_server_request_duration_seconds", since - 600, time.time()) == []
+    stack.checkouts(16)
+    stack.settle()
+    assert stack.query.exemplars("http_server_request_duration_seconds", since, time.time())
+
+
+def test_trace_ids_of_answers_are_those_of_their_traces(stack: Stack) -> None:
+    answer = stack.get()
+    stack.settle()
+    assert answer.headers["X-Trace-Id"] == answer.json()["trace_id"] == stack.requests()[-1].trace_id
+    spans: dict[str, Span] = trace(stack, answer.headers["X-Trace-Id"])
+    assert any(span.kind == "SPAN_KIND_SERVER" for span in spans.values())
