@@ -77,7 +77,7 @@ class Cluster(AbstractContextManager):
         deadline, said = time.monotonic() + self.timeout, "not up in time"
         while (left := deadline - time.monotonic()) > 0 and select.select([process.stdout], [], [], left)[0]:
             line = process.stdout.readline()
-            if found := re.search(r"127\.0\.0\.1:(\d+)", line):
+            if found := re.search(r"Forwarding from 127\.0\.0\.1:(\d+)", line):
                 return f"http://127.0.0.1:{found[1]}"
             if not line:
                 break

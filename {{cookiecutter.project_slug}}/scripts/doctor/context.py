@@ -205,7 +205,10 @@ class Context:
             lines = self.get("receive", "/metrics").text.splitlines()
             values = [float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith((f"{name} ", f"{name}{{"))]
             return sum(values) if values else None
-        return self.number(f"sum({name})")
+        try:
+            return self.number(f"sum({name})")
+        except UnreachableError as error:
+            raise MissingError(f"no --receive-url was given, and Query does not answer: {error}") from None
 
     # Traces and logs ----------------------------------------------------------------------------------------------
 

@@ -54,6 +54,10 @@ class UnreachableError(Exception):
     """A backend did not answer, or not as it should; the message says which and how."""
 
 
+class UnreadableError(Exception):
+    """A file of the repository is no valid YAML or JSON; the message says which and where."""
+
+
 class MissingError(Exception):
     """A check cannot look: a tool, an address or a file is not there; the message says which."""
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from .model import MissingError
+from .model import MissingError, UnreadableError
 
 
 def merge(base: dict, over: dict) -> dict:
@@ -44,7 +44,7 @@ class Repository:
         """
         found: dict[str, Any] = {}
         for path in self._value_files(component):
-            found = merge(found, yaml.safe_load(path.read_text()) or {})
+            found = merge(found, self._load(path) or {})
         return found
 
     def rendered(self, component: str, kind: str) -> dict[str, Any]:
@@ -77,13 +77,21 @@ class Repository:
     def dashboards(self) -> dict[str, dict[str, Any]]:
         """Return Grafana's dashboards by file name."""
         folder = self.root / "platform-apps/grafana/dashboards"
-        return {path.name: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
+        return {path.name: self._load(path) for path in sorted(folder.glob("*.json"))}
 
     @cached_property
     def app_namespace(self) -> str | None:
         """Return the namespace that the flask app's Application deploys to."""
         path = self.root / "k8s/helm-charts/flask-app/application.yaml"
-        return yaml.safe_load(path.read_text()).get("namespace") if path.is_file() else None
+        return self._load(path).get("namespace") if path.is_file() else None
+
+    def _load(self, path: Path) -> dict[str, Any]:
+        text = path.read_text(encoding="utf-8")
+        try:
+            return json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+        except (ValueError, yaml.YAMLError) as error:
+            reason = " ".join(str(error).split())
+            raise UnreadableError(f"{path.relative_to(self.root)}: {reason}") from None
 
     def _value_files(self, component: str) -> list[Path]:
         folder = self.root / "platform-apps" / component

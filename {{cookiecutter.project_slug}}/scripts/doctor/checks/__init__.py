@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ..context import Context
-from ..model import Check, MissingError, Result, Status, UnreachableError, fail, skip
+from ..model import Check, MissingError, Result, Status, UnreachableError, UnreadableError, fail, skip
 from . import app, collector, grafana, metrics, platform, traces
 
 CHECKS = (
@@ -55,6 +55,8 @@ def walk(context: Context) -> Iterator[tuple[Check, Result]]:
             result = _run(check, context)
         if result.status is Status.FAIL or broken:
             failed.add(check.name)
+        if check.name == "Cluster" and result.status is not Status.OK:
+            context.cluster = None  # what git says can be checked all the same
         yield check, result
 
 
@@ -63,5 +65,9 @@ def _run(check: Check, context: Context) -> Result:
         return check.run(context)
     except MissingError as error:
         return skip(str(error))
+    except UnreadableError as error:
+        return fail("file-unreadable", str(error))
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        return fail("answer-unexpected", f"{type(error).__name__}: {error}")
     except UnreachableError as error:
         return fail(_DOWN.get(check.name, "query-down"), str(error))

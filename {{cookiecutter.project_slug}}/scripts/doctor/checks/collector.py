@@ -51,13 +51,15 @@ def pipeline_exporters(config: dict[str, Any]) -> dict[str, list[str]]:
 
 def live(context: Context) -> Result:
     """The collector answers, every signal leaves it, and its queue has room."""
+    answers = "no --collector-url was given"
     if context.reaches("collector"):
         context.get("collector", "/")
+        answers = "answers its health check"
     if not context.reaches("query"):
         raise MissingError("no --query-url was given, and the collector's own metrics are read through Query")
     # Its own metrics take the way of all metrics: while that is broken, their absence proves nothing.
     if blocked := _metrics_blocked(context):
-        return warn(f"answers its health check; its own metrics cannot be read: {blocked}")
+        return warn(f"{answers}; its own metrics cannot be read: {blocked}")
     if not context.fresh(f'{{__name__=~"otelcol_process_uptime.*",{SELF}}}'):
         return fail(
             "exporter-removed",

@@ -1,0 +1,257 @@
+"""The baked doctor on the running platform: nothing to say when all is well, and every injected fault by its name."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.e2e import toolchain
+from tests.e2e.datapath.stack import Stack
+from tests.e2e.processes import wait_until
+
+# Above the 10 s between two reports of the collector about itself.
+MAX_AGE = 13
+BACKENDS = {
+    "collector": "collector",
+    "router": "router",
+    "receive": "ingestor",
+    "query": "query",
+    "tempo": "tempo",
+    "loki": "loki",
+}
+
+
+def doctor(stack: Stack, repository: Path | None = None, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the doctor against the stack's addresses; ``repository`` is whose files it reads (default: the baked platform)."""
+    urls = [f"--{option}-url={stack.url(part)}" for option, part in BACKENDS.items()]
+    helm = toolchain.tool("helm").parent
+    return subprocess.run(
+        [
+            *(sys.executable, "-m", "scripts.doctor", *urls, f"--repo={repository or stack.declared.platform}"),
+            *("--env=production", f"--max-age={MAX_AGE}", "--settle=3", *arguments),
+        ],
+        cwd=stack.declared.platform,
+        env={**os.environ, "PATH": f"{helm}:{os.environ['PATH']}", "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def first_finding(stack: Stack, repository: Path | None = None) -> str | None:
+    """Send a few requests, run the doctor, and return the finding at the first broken hop (None: no hop is broken)."""
+    if "app" in stack.parts:
+        stack.checkouts(3, "/unstable?delay_ms=1")
+    done = doctor(stack, repository, "--json")
+    report = json.loads(done.stdout)
+    assert done.returncode == (1 if report["first"] else 0)
+    return report["first"] and report["first"]["finding"]
+
+
+def names(stack: Stack, finding: str | None, repository: Path | None = None) -> None:
+    """Wait until the doctor names ``finding``: samples from before a fault must grow old first."""
+
+    def named() -> bool:
+        found = first_finding(stack, repository)
+        assert found == finding, f"the doctor says {found}"
+        return True
+
+    wait_until(named, f"the doctor names {finding}", timeout=60, interval=1)
+
+
+def test_a_healthy_platform_has_no_broken_hop(stack: Stack) -> None:
+    names(stack, None)
+    hops = {hop["hop"]: hop for hop in json.loads(doctor(stack, None, "--json").stdout)["hops"]}
+    looked = {name for name, hop in hops.items() if hop["status"] == "ok"}
+    # Only what needs a cluster or a Grafana is left out, and each says why.
+    assert hops.keys() - looked == {
+        *("Cluster", "Argo CD Applications", "App pods", "Data sources in Grafana", "Panels in Grafana"),
+    }
+    assert all(hop["evidence"] for hop in hops.values())
+    assert re.search(r"trace_id [0-9a-f]{32}", hops["Exemplars"]["evidence"])
+
+
+def test_the_table_reads_without_colours(stack: Stack) -> None:
+    names(stack, None)
+    done = doctor(stack)
+    assert done.returncode == 0, done.stdout
+    assert "No hop is broken" in done.stdout
+    assert "\x1b" not in done.stdout
+    assert re.search(r"^ *OK +Exemplars", done.stdout, re.M)
+
+
+@contextmanager
+def stopped(stack: Stack, part: str) -> Iterator[None]:
+    stack.stop(part)
+    try:
+        yield
+    finally:
+        stack.start(part)
+        stack.wait_connected()
+
+
+@contextmanager
+def store_stopped(store) -> Iterator[None]:
+    store.stop()
+    try:
+        yield
+    finally:
+        store.start()
+
+
+@contextmanager
+def traces_expired(stack: Stack) -> Iterator[None]:
+    kept = dict(stack.traces._traces)
+    stack.traces.forget()
+    try:
+        yield
+    finally:
+        stack.traces._traces.update(kept)
+
+
+@contextmanager
+def no_trace_ids(stack: Stack) -> Iterator[None]:
+    stack.logs.keep_trace_ids = False
+    try:
+        yield
+    finally:
+        stack.logs.keep_trace_ids = True
+
+
+def without(flag: str) -> Callable[[list[str]], list[str]]:
+    return lambda arguments: [argument for argument in arguments if not argument.startswith(flag)]
+
+
+def to_nowhere(*signals: str) -> Callable[[dict], dict]:
+    """Return a change that gives the collector's pipelines of ``signals`` a debug exporter instead of their own."""
+
+    def change(config: dict) -> dict:
+        config["exporters"]["debug"] = {}
+        for signal in signals:
+            config["service"]["pipelines"][signal]["exporters"] = ["debug"]
+        return config
+
+    return change
+
+
+Fault = Callable[[Stack], AbstractContextManager]
+LIVE: dict[str, tuple[Fault, str]] = {
+    "exemplar flag missing": (
+        lambda s: s.changed("ingestor", without("--tsdb.max-exemplars")),
+        "exemplar-flag-missing",
+    ),
+    "query not connected": (lambda s: s.changed("query", without("--endpoint=")), "query-not-connected"),
+    "router down": (lambda s: stopped(s, "router"), "receive-down"),
+    "ingestor down": (lambda s: stopped(s, "ingestor"), "receive-down"),
+    "query down": (lambda s: stopped(s, "query"), "query-down"),
+    "collector down": (lambda s: stopped(s, "collector"), "collector-down"),
+    "trace store down": (lambda s: store_stopped(s.traces), "tempo-down"),
+    "log store down": (lambda s: store_stopped(s.logs), "loki-down"),
+    "trace expired": (traces_expired, "trace-expired"),
+    "log backend without the trace id": (no_trace_ids, "logs-without-trace-id"),
+    "metrics exporter removed": (lambda s: s.changed("collector", to_nowhere("metrics")), "exporter-removed"),
+    "wrong metric name": (
+        lambda s: s.changed("app", lambda env: {k: v for k, v in env.items() if k != "OTEL_SEMCONV_STABILITY_OPT_IN"}),
+        "semconv-opt-in-missing",
+    ),
+    "sampling off": (
+        lambda s: s.changed("app", lambda env: env | {"OTEL_TRACES_SAMPLER": "always_off"}),
+        "sampling-off",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", LIVE)
+def test_a_fault_in_the_running_platform_is_named(stack: Stack, fault: str) -> None:
+    inject, finding = LIVE[fault]
+    with inject(stack):
+        names(stack, finding)
+    names(stack, None)
+
+
+# Faults in the files: component's file, what stands there, what stands there instead.
+IN_GIT = {
+    "exemplar flag missing": (
+        "thanos-receive/values.yaml",
+        "- --tsdb.max-exemplars=100000",
+        "",
+        "exemplar-flag-missing",
+    ),
+    "service name not promoted": (
+        *("thanos-receive/values.yaml", "resource-attributes=service.name", "resource-attributes=host.name"),
+        "service-name-not-promoted",
+    ),
+    "query not connected": (
+        "thanos-query/values*.yaml",
+        "thanos-receive-ingestor-headless",
+        "prometheus",
+        "query-not-connected",
+    ),
+    "wrong exemplar label in the data source": (
+        "grafana/values.yaml",
+        "{name: trace_id,",
+        "{name: traceID,",
+        "exemplar-label-wrong",
+    ),
+    "data source renamed": ("grafana/values.yaml", "uid: tempo\n", "uid: traces\n", "datasource-wrong"),
+    "panel query on _count": (
+        *(
+            "grafana/dashboards/checkout-red.json",
+            "http_server_request_duration_seconds{",
+            "http_server_request_duration_seconds_count{",
+        ),
+        "panel-on-count",
+    ),
+    "panel query on another metric": (
+        *(
+            "grafana/dashboards/checkout-red.json",
+            "http_server_request_duration_seconds{",
+            "http_server_duration_milliseconds{",
+        ),
+        "panel-wrong-metric",
+    ),
+    "no panel asks for exemplars": (
+        *("grafana/dashboards/checkout-red.json", '"exemplar": true', '"exemplar": false'),
+        "panel-without-exemplars",
+    ),
+    "sampling off": ("otel-instrumentation/templates/*.yaml", "parentbased_traceidratio", "always_off", "sampling-off"),
+    "wrong metric name": (
+        *("otel-instrumentation/templates/*.yaml", "OTEL_SEMCONV_STABILITY_OPT_IN", "OTEL_SEMCONV_STABILITY"),
+        "semconv-opt-in-missing",
+    ),
+    "exporter removed": (
+        *("otel-collector/templates/gateway.yaml", "exporters: [otlp_http/thanos]", "exporters: []"),
+        "exporter-removed",
+    ),
+    "merge marks": ("thanos-query/values.yaml", "thanos:\n", "<<<<<<< HEAD\nthanos:\n", "file-unreadable"),
+}
+
+
+@pytest.mark.parametrize("fault", IN_GIT)
+def test_a_fault_in_the_files_is_named(stack: Stack, tmp_path: Path, fault: str) -> None:
+    pattern, old, new, finding = IN_GIT[fault]
+    repository = tmp_path / "platform"
+    shutil.copytree(stack.declared.platform, repository)
+    files = sorted((repository / "platform-apps").glob(pattern))
+    assert any(old in path.read_text() for path in files), f"{old!r} is not in {pattern}"
+    for path in files:
+        path.write_text(path.read_text().replace(old, new))
+    names(stack, finding, repository)
+
+
+def test_every_finding_has_its_section_in_the_runbook(stack: Stack) -> None:
+    platform = stack.declared.platform
+    findings = re.findall(r"^([a-z-]+):$", (platform / "scripts/doctor/findings.yaml").read_text(), re.M)
+    sections = re.findall(r"^#+ (.+)$", (platform / "docs/runbook.md").read_text(), re.M)
+    assert len(findings) > 20
+    assert set(findings) <= set(sections)
