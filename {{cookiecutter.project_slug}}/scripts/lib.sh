@@ -22,6 +22,7 @@ need() {
     case $tool in
       docker) warn "  docker     https://docs.docker.com/engine/install/" ;;
       kind) warn "  kind       https://kind.sigs.k8s.io/docs/user/quick-start/#installation" ;;
+      kubeseal) warn "  kubeseal   https://github.com/bitnami-labs/sealed-secrets#kubeseal" ;;
       kubectl) warn "  kubectl    https://kubernetes.io/docs/tasks/tools/#kubectl" ;;
       terraform) warn "  terraform  https://developer.hashicorp.com/terraform/install (1.9 or newer)" ;;
       *) warn "  $tool" ;;
