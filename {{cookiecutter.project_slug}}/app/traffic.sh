@@ -4,7 +4,11 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
-exec locust --headless --only-summary --exit-code-on-error 0 \
-  --locustfile ../platform-apps/load-generator/locustfile.py \
-  --host "${HOST:-http://127.0.0.1:${PORT:-8000}}" \
+host="${HOST:-http://127.0.0.1:${PORT:-8000}}"
+if ! python3 -c 'import sys, urllib.request; urllib.request.urlopen(sys.argv[1], timeout=5)' "$host/readyz" 2>/dev/null; then
+  echo "nothing answers at $host: start the simulator first (make run), or set HOST or PORT" >&2
+  exit 1
+fi
+
+exec locust --headless --only-summary --exit-code-on-error 0 --locustfile locustfile.py --host "$host" \
   --users "${USERS:-10}" --spawn-rate "${SPAWN_RATE:-10}" --run-time "${RUN_TIME:-60s}"
