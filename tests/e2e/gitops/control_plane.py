@@ -108,6 +108,7 @@ def _start(processes: Processes, folder: Path) -> Path:
             f"--root-ca-file={folder / 'ca.crt'}",
             "--enable-hostpath-provisioner=true",
             "--leader-elect=false",
+            "--node-monitor-grace-period=5m",  # a busy machine is no lost node
             "--secure-port=0",
         ],
     )
@@ -129,6 +130,7 @@ def _start(processes: Processes, folder: Path) -> Path:
             "--manage-nodes-with-annotation-selector=kwok.x-k8s.io/node=fake",
             "--cidr=10.244.0.0/16",
             "--node-ip=10.0.0.1",
+            "--node-lease-duration-seconds=40",  # no leases by default: pods would turn unready after a minute
         ],
     )
     return kubeconfig
