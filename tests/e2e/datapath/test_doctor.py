@@ -182,13 +182,13 @@ def test_a_fault_in_the_running_platform_is_named(stack: Stack, fault: str) -> N
 # Faults in the files: component's file, what stands there, what stands there instead.
 IN_GIT = {
     "exemplar flag missing": (
-        "thanos-receive/values.yaml",
+        "thanos-receive/values*.yaml",
         "- --tsdb.max-exemplars=100000",
         "",
         "exemplar-flag-missing",
     ),
     "service name not promoted": (
-        *("thanos-receive/values.yaml", "resource-attributes=service.name", "resource-attributes=host.name"),
+        *("thanos-receive/values*.yaml", "resource-attributes=service.name", "resource-attributes=host.name"),
         "service-name-not-promoted",
     ),
     "query not connected": (
