@@ -17,6 +17,8 @@ export OTEL_SERVICE_NAME="${OTEL_SERVICE_NAME:-checkout}"
 export OTEL_METRICS_EXPORTER="${OTEL_METRICS_EXPORTER:-$exporter}"
 export OTEL_TRACES_EXPORTER="${OTEL_TRACES_EXPORTER:-$exporter}"
 export OTEL_LOGS_EXPORTER="${OTEL_LOGS_EXPORTER:-$exporter}"
+# Without an exporter the SDK's log handler has no use, and on Python 3.12 it complains at exit.
+if [[ $OTEL_LOGS_EXPORTER == none ]]; then export OTEL_PYTHON_LOG_AUTO_INSTRUMENTATION=false; fi
 
 # As the cluster's Instrumentation resource sets them.
 export OTEL_EXPORTER_OTLP_PROTOCOL="${OTEL_EXPORTER_OTLP_PROTOCOL:-http/protobuf}"
