@@ -1,0 +1,265 @@
+"""The doctor's checks against recorded kinds of answers; no network, no cluster."""
+
+from __future__ import annotations
+
+import base64
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import pytest
+from rich.console import Console
+
+from scripts.doctor.checks import CHECKS, app, collector, grafana, metrics, traces, walk
+from scripts.doctor.context import Context, hexadecimal
+from scripts.doctor.findings import FINDINGS
+from scripts.doctor.model import Status
+from scripts.doctor.names import METRIC
+from scripts.doctor.report import as_json, first_broken, show
+from scripts.doctor.repository import Repository
+
+ROOT = Path(__file__).resolve().parents[2]
+TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+BACKENDS = ("collector", "router", "receive", "query", "tempo", "loki")
+Answer = Callable[[httpx.Request], object]
+
+
+def vector(*values: float, **labels: str) -> dict:
+    return {"status": "success", "data": {"result": [{"metric": labels, "value": [0, str(value)]} for value in values]}}
+
+
+def backend(answers: dict[str, object], numbers: dict[str, float] | None = None) -> httpx.MockTransport:
+    """Answer by path; /api/v1/query answers the number of the first key that the expression contains."""
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        path = request.url.path
+        if path == "/api/v1/query" and numbers is not None:
+            found = next((value for part, value in numbers.items() if part in request.url.params["query"]), None)
+            return httpx.Response(200, json=vector() if found is None else vector(found))
+        given = answers.get(path, httpx.Response(200, text="ready"))
+        if isinstance(given, Exception):
+            raise given
+        return given if isinstance(given, httpx.Response) else httpx.Response(200, json=given)
+
+    return httpx.MockTransport(answer)
+
+
+def context(
+    answers: dict[str, object] | None = None, numbers: dict[str, float] | None = None, **more: object
+) -> Context:
+    urls = {name: f"http://{name}.test" for name in BACKENDS}
+    return Context(Repository(ROOT, "local"), urls=urls, transport=backend(answers or {}, numbers), **more)
+
+
+def exemplar(age: float = 20, **labels: str) -> dict:
+    labels = labels or {"trace_id": TRACE, "span_id": SPAN}
+    return {"data": [{"exemplars": [{"labels": labels, "value": "2.1", "timestamp": time.time() - age}]}]}
+
+
+def span(identifier: str = SPAN, events: int = 0) -> dict:
+    return {"batches": [{"scopeSpans": [{"spans": [{"spanId": identifier, "events": [{}] * events}]}]}]}
+
+
+STORES = {"status": "success", "data": {"receive": [{"name": "ingestor:10901", "lastError": None}]}}
+
+
+@pytest.mark.parametrize(
+    ("numbers", "finding"),
+    [
+        ({METRIC: 3}, None),
+        ({f"{METRIC}_bucket": 3}, "histogram-not-native"),
+        ({"http_server_duration_milliseconds": 3}, "semconv-opt-in-missing"),
+        ({'service_name=""': 3}, "service-name-not-promoted"),
+        ({}, "app-silent"),
+    ],
+)
+def test_the_metric_is_told_apart_by_what_arrives_instead(numbers: dict[str, float], finding: str | None) -> None:
+    assert metrics.metric(context(numbers=numbers)).finding == finding
+
+
+@pytest.mark.parametrize(
+    ("answers", "numbers", "finding"),
+    [
+        ({"/api/v1/query_exemplars": exemplar()}, {}, None),
+        ({"/api/v1/query_exemplars": exemplar(traceID=TRACE)}, {}, "exemplars-missing"),
+        ({"/api/v1/query_exemplars": {"data": []}, "/api/search": {"traces": []}}, {"increase": 9}, "sampling-off"),
+        (
+            {"/api/v1/query_exemplars": {"data": []}, "/api/search": {"traces": [{"traceID": TRACE}]}},
+            {"increase": 9},
+            "exemplars-missing",
+        ),
+    ],
+)
+def test_missing_exemplars_are_told_apart_by_the_traces(answers: dict, numbers: dict, finding: str | None) -> None:
+    assert metrics.exemplars(context(answers, numbers)).finding == finding
+
+
+def test_without_requests_nothing_is_wrong_with_exemplars() -> None:
+    result = metrics.exemplars(context({"/api/v1/query_exemplars": {"data": []}}, {"increase": 0}))
+    assert result.status is Status.WARN
+
+
+@pytest.mark.parametrize(
+    ("text", "status", "finding"),
+    [
+        ('{tenant="a"} 100\n', Status.OK, None),
+        ('{tenant="a"} 0\n', Status.FAIL, "exemplar-flag-missing"),
+        ("_unrelated 5\n", Status.FAIL, "exemplar-flag-missing"),
+    ],
+)
+def test_receive_says_whether_it_keeps_exemplars(text: str, status: Status, finding: str | None) -> None:
+    page = httpx.Response(200, text=f"prometheus_tsdb_exemplar_max_exemplars{text}")
+    result = metrics.receive(context({"/metrics": page}))
+    assert (result.status, result.finding) == (status, finding)
+
+
+def test_a_full_buffer_that_reaches_back_minutes_is_a_warning() -> None:
+    page = httpx.Response(
+        200,
+        text="prometheus_tsdb_exemplar_max_exemplars 10\nprometheus_tsdb_exemplar_exemplars_in_storage 10\n"
+        f"prometheus_tsdb_exemplar_last_exemplars_timestamp_seconds {time.time() - 60}\n",
+    )
+    assert metrics.receive(context({"/metrics": page})).status is Status.WARN
+
+
+@pytest.mark.parametrize(
+    ("answers", "finding"),
+    [
+        ({f"/api/traces/{TRACE}": span()}, None),
+        ({f"/api/traces/{TRACE}": span(base64.b64encode(bytes.fromhex(SPAN)).decode())}, None),
+        ({f"/api/traces/{TRACE}": {"trace": {"resourceSpans": span()["batches"]}}}, None),
+        ({f"/api/traces/{TRACE}": span("00f067aa0ba902b7")}, "span-mismatch"),
+        ({f"/api/traces/{TRACE}": httpx.Response(404), "/api/search": {"traces": [{}]}}, "trace-expired"),
+        ({f"/api/traces/{TRACE}": httpx.Response(404), "/api/search": {"traces": []}}, "traces-missing"),
+    ],
+)
+def test_an_exemplar_leads_to_its_trace(answers: dict, finding: str | None) -> None:
+    assert traces.trace(context({"/api/v1/query_exemplars": exemplar(), **answers})).finding == finding
+
+
+@pytest.mark.parametrize(
+    ("with_id", "any_line", "finding"), [(1, 1, None), (0, 1, "logs-without-trace-id"), (0, 0, "logs-missing")]
+)
+def test_a_trace_leads_to_its_log_lines(with_id: int, any_line: int, finding: str | None) -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.url.path == "/api/v1/query_exemplars":
+            return httpx.Response(200, json=exemplar())
+        count = with_id if "trace_id" in request.url.params.get("query", "") else any_line
+        return httpx.Response(200, json={"data": {"result": [{"values": [["1", "a line"]] * count}]}})
+
+    seen = context()
+    seen.transport = httpx.MockTransport(answer)
+    assert traces.logs(seen).finding == finding
+
+
+@pytest.mark.parametrize(
+    ("pipelines", "exporters"),
+    [
+        ({"metrics": {"exporters": ["otlp_http/thanos"]}}, {"metrics": ["otlp_http/thanos"]}),
+        ({"metrics": {"exporters": ["debug"]}}, {"metrics": []}),
+        ({"metrics/a": {}, "metrics/b": {"exporters": ["otlp_http/thanos"]}}, {"metrics": ["otlp_http/thanos"]}),
+        ({"metrics": {"exporters": ["otlp_http/gone"]}}, {"metrics": []}),
+    ],
+)
+def test_exporters_that_deliver(pipelines: dict, exporters: dict) -> None:
+    config = {"service": {"pipelines": pipelines}, "exporters": {"otlp_http/thanos": {}, "debug": {}}}
+    assert collector.pipeline_exporters(config) == exporters
+
+
+def test_a_silent_collector_is_not_blamed_while_receive_is_down() -> None:
+    answers = {"/-/ready": httpx.ConnectError("refused"), "/api/v1/stores": STORES}
+    assert collector.live(context(answers, {})).status is Status.WARN
+    assert collector.live(context({"/api/v1/stores": STORES}, {})).finding == "exporter-removed"
+
+
+def test_this_repository_has_nothing_to_mend() -> None:
+    seen = context()
+    for check in (metrics.receive_settings, metrics.query_settings, grafana.datasources_in_git, grafana.panels_in_git):
+        result = check(seen)
+        assert result.status is Status.OK, result
+
+
+def target(**more: object) -> dict:
+    return {"panels": [{"title": "p", "targets": [{"expr": f"sum(rate({METRIC}{{}}[1m]))", "exemplar": True} | more]}]}
+
+
+@pytest.mark.parametrize(
+    ("board", "finding"),
+    [
+        (target(), None),
+        (target(exemplar=False), "panel-without-exemplars"),
+        (target(instant=True), "panel-instant"),
+        (target(expr=f"rate({METRIC}_count{{}}[1m])"), "panel-on-count"),
+        (target(expr="rate(other_seconds{}[1m])"), "panel-wrong-metric"),
+        ({"panels": [{"panels": target()["panels"]}]}, None),
+    ],
+)
+def test_panels(board: dict, finding: str | None) -> None:
+    assert grafana.judge_panels(board).finding == finding
+
+
+@pytest.mark.parametrize(
+    ("label", "leads_to", "finding"),
+    [("trace_id", "tempo", None), ("traceID", "tempo", "exemplar-label-wrong"), ("trace_id", "x", "datasource-wrong")],
+)
+def test_data_sources(label: str, leads_to: str, finding: str | None) -> None:
+    link = {"name": label, "datasourceUid": leads_to}
+    thanos = {"uid": "thanos", "type": "prometheus", "jsonData": {"exemplarTraceIdDestinations": [link]}}
+    assert grafana.judge_datasources([thanos, {"uid": "tempo", "type": "tempo"}]).finding == finding
+
+
+@pytest.mark.parametrize(
+    ("spec", "finding"),
+    [
+        ({"sampler": {"type": "always_off"}}, "sampling-off"),
+        ({"sampler": {"type": "parentbased_traceidratio", "argument": "0"}}, "sampling-off"),
+        ({"env": [{"name": "OTEL_METRICS_EXEMPLAR_FILTER", "value": "always_off"}]}, "exemplar-filter-off"),
+        ({}, "semconv-opt-in-missing"),
+        ({"python": {"env": [{"name": "OTEL_SEMCONV_STABILITY_OPT_IN", "value": "http"}]}}, "histogram-not-native"),
+    ],
+)
+def test_instrumentation(monkeypatch: pytest.MonkeyPatch, spec: dict, finding: str) -> None:
+    monkeypatch.setattr(Repository, "rendered", lambda *_: {"spec": spec})
+    assert app.settings(context()).finding == finding
+
+
+def test_a_walk_ends_whatever_the_backends_answer_and_shows_no_password() -> None:
+    marker = "s3cret"
+    seen = context(grafana_token=marker)
+    seen.urls = {name: f"http://user:{marker}@{name}.test" for name in (*BACKENDS, "grafana")}
+    for answer in (
+        httpx.Response(200, text="<html>log in</html>"),
+        httpx.Response(200, json=[]),
+        httpx.Response(200, json={"data": None}),
+        httpx.Response(500, text=marker),
+    ):
+        fresh = Context(
+            **{**vars(seen), "transport": httpx.MockTransport(lambda _, answer=answer: answer)} | {"_forwarded": {}}
+        )
+        walked = list(walk(fresh))
+        assert len(walked) == len(CHECKS)
+        assert first_broken(walked)
+        console = Console(record=True, width=200, file=None, quiet=True)
+        show(walked, console)
+        assert marker not in as_json(walked) + console.export_text()
+
+
+def test_the_report_ends_with_cause_and_fix() -> None:
+    walked = list(walk(context({"/api/v1/stores": {"status": "success", "data": {}}})))
+    report = json.loads(as_json(walked))
+    assert report["first"]["cause"] and report["first"]["fix"]
+    assert not report["healthy"]
+
+
+def test_every_finding_has_a_section_in_the_runbook() -> None:
+    sections = {
+        line.lstrip("# ") for line in (ROOT / "docs/runbook.md").read_text().splitlines() if line.startswith("#")
+    }
+    assert not FINDINGS.keys() - sections
+
+
+def test_ids_are_compared_in_hexadecimal() -> None:
+    assert hexadecimal(base64.b64encode(bytes.fromhex(TRACE)).decode()) == TRACE
+    assert hexadecimal(SPAN.upper()) == SPAN
