@@ -10,5 +10,6 @@ if ! python3 -c 'import sys, urllib.request; urllib.request.urlopen(sys.argv[1],
   exit 1
 fi
 
-exec locust --headless --only-summary --exit-code-on-error 0 --locustfile locustfile.py --host "$host" \
+exec locust --headless --only-summary --exit-code-on-error 0 --host "$host" \
+  --locustfile ../platform-apps/load-generator/locustfile.py \
   --users "${USERS:-10}" --spawn-rate "${SPAWN_RATE:-10}" --run-time "${RUN_TIME:-60s}"
