@@ -80,7 +80,9 @@ def name_is_one_line(answers: Answers) -> Problem | None:
     if printable and len(value) <= 80:
         return None
     cleaned = " ".join("".join(c if unicodedata.category(c)[0] not in "CZ" else " " for c in value).split())
-    return Problem("a name is one line of at most 80 characters, none of them a control character", cleaned[:80])
+    return Problem(
+        "a name is one line of at most 80 characters, none of them a control character", cleaned[:80] or "Acme Platform"
+    )
 
 
 def is_label(prompt: str, length: int, fallback: str) -> Callable[[Answers], Problem | None]:

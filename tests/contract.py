@@ -400,7 +400,7 @@ CONTRACT = (
     ),
     Fact(
         "the trace id's header",
-        {"X-Trace-Id"},
+        {"X-Trace-Id", "x-trace-id"},
         text(r"(?i)(?<!-)\b(x-trace-?id)\b", "app/*.py", "docs/*.md", "README.md"),
     ),
     # Secrets, versions, answers
