@@ -6,6 +6,7 @@ import functools
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ from tests.platforms import ROOT
 
 ENVIRONMENTS = ("local", "production")
 KUBERNETES = "1.34"
-SCHEMAS = Path(os.environ.get("CRD_SCHEMAS", ROOT.parent / "shared" / "reference" / "schemas"))
+SCHEMAS = Path(os.environ.get("CRD_SCHEMAS") or ROOT.parent / "shared" / "reference" / "schemas")
 # It reads its two megabytes of definitions for every object.
 kubernetes_validate.utils.schema_contents = functools.cache(kubernetes_validate.utils.schema_contents)
 
@@ -72,7 +73,9 @@ def render(chart: Path, environment: str, dependencies: Path | None = None) -> l
 def objects(manifests: dict[str, str]) -> Iterator[dict]:
     for name, text in manifests.items():
         if not name.endswith("NOTES.txt"):
-            yield from (each for each in yaml.load_all(text, Loader=_Loader) if each)
+            # As Helm splits them: a `---# comment` starts an object too.
+            documents = (yaml.load(part, Loader=_Loader) for part in re.split(r"(?:^|\s*\n)---\s*", text))
+            yield from (each for each in documents if each)
 
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):

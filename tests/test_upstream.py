@@ -1,0 +1,120 @@
+"""With the real upstream charts and the real Helm provider at hand, which no registry has to be asked for.
+
+UPSTREAM_CHARTS   a folder of the packaged charts that platform-apps/*/Chart.yaml name (<name>-<version>.tgz)
+TF_PLUGIN_MIRROR  a Terraform filesystem mirror that holds hashicorp/helm; `terraform` has to be on PATH
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import helm_python as helm
+import pytest
+import yaml
+
+from tests import charts, contract, platforms
+
+Platform = Callable[[str], Path]
+PLATFORMS = {"default": "local", "everything": "production", "production-s3": "production"}
+UPSTREAM = Path(os.environ.get("UPSTREAM_CHARTS", "/nonexistent"))
+MIRROR = Path(os.environ.get("TF_PLUGIN_MIRROR", "/nonexistent"))
+
+needs_charts = pytest.mark.skipif(
+    not UPSTREAM.is_dir(), reason="UPSTREAM_CHARTS names no folder of packaged charts: umbrella charts are not rendered"
+)
+needs_provider = pytest.mark.skipif(
+    not (MIRROR.is_dir() and shutil.which("terraform")),
+    reason="TF_PLUGIN_MIRROR names no mirror of the Helm provider, or terraform is missing: no init, validate, test",
+)
+
+
+def umbrellas(platform: Path) -> Iterator[Path]:
+    """The charts whose dependencies are at hand; a warning names the others."""
+    for chart in charts.charts(platform):
+        wanted = yaml.safe_load((chart / "Chart.yaml").read_text()).get("dependencies", [])
+        absent = [f"{d['name']}-{d['version']}.tgz" for d in wanted if not _archive(d).exists()]
+        if absent:
+            warnings.warn(f"{chart.name} was not rendered: {', '.join(absent)} is not in UPSTREAM_CHARTS", stacklevel=2)
+        elif wanted:
+            yield chart
+
+
+def _archive(dependency: dict) -> Path:
+    return UPSTREAM / f"{dependency['name']}-{dependency['version']}.tgz"
+
+
+def fresh_render(chart: Path, environment: str) -> dict[str, str]:
+    with tempfile.TemporaryDirectory() as scratch:
+        copy = charts.prepared(chart, Path(scratch), UPSTREAM)
+        with helm.Chart.load(copy) as loaded:
+            return loaded.render(charts.merged_values(chart, environment), **charts.release(chart))
+
+
+@needs_charts
+@pytest.mark.parametrize("name", PLATFORMS)
+def test_umbrella_charts_render_strictly(name: str, platform: Platform) -> None:
+    """Every object is one that Kubernetes takes, and a second render is the same (else Argo CD never comes to rest)."""
+    problems, rendered = [], []
+    for chart in umbrellas(platform(name)):
+        for environment in dict.fromkeys(("local", PLATFORMS[name])):
+            where = f"{chart.name} ({environment})"
+            try:
+                one, two = fresh_render(chart, environment), fresh_render(chart, environment)
+            except helm.HelmError as error:
+                problems.append(f"{where}: {error}")
+                continue
+            rendered.append(where)
+            problems += [f"{where}: {file} changes at every render" for file in one if one[file] != two.get(file)]
+            problems += [f"{where}: {problem}" for problem in filter(None, map(charts.invalid, charts.objects(one)))]
+    # CustomResourceDefinitions bring kinds of their own whose schemas are not at hand.
+    problems = [problem for problem in problems if "unknown kind" not in problem]
+    assert not problems, "\n" + "\n".join(problems)
+    assert rendered
+    print(f"rendered and validated: {', '.join(rendered)}")
+
+
+@needs_charts
+@pytest.mark.parametrize("name", PLATFORMS)
+def test_the_contract_s_services_are_rendered(name: str, platform: Platform) -> None:
+    """What the files call by name and port is what the upstream charts make."""
+    made: dict[tuple[str, str], set[int]] = {}
+    for chart in umbrellas(platform(name)):
+        for each in charts.objects(fresh_render(chart, PLATFORMS[name])):
+            if each["kind"] == "Service":
+                namespace = each["metadata"].get("namespace") or charts.release(chart)["namespace"]
+                made[each["metadata"]["name"], namespace] = {port["port"] for port in each["spec"]["ports"]}
+    answers = platforms.complete(platforms.load(platforms.VALID[name]))
+    # The operator and Terraform make these.
+    elsewhere = {"otel-collector", "argocd-server"}
+    missing = []
+    for file, (service, _, port) in contract.addresses(contract.Platform(platform(name), answers)):
+        where = contract.SERVICES[service][0]
+        at_hand = made.get((service, where), set())
+        if service not in elsewhere and file.startswith("platform-apps/") and port not in at_hand:
+            missing.append(f"{file}: {service}.{where}:{port} (rendered: {at_hand or 'no such Service'})")
+    assert not missing, "\n" + "\n".join(missing)
+
+
+@needs_provider
+@pytest.mark.parametrize("name", PLATFORMS)
+def test_terraform(name: str, platform: Platform, tmp_path: Path) -> None:
+    """init, validate and test with the real provider."""
+    folder = Path(shutil.copytree(platform(name), tmp_path / "platform"))
+    config = tmp_path / "terraform.rc"
+    config.write_text(f'provider_installation {{\n  filesystem_mirror {{\n    path = "{MIRROR}"\n  }}\n}}\n')
+    env = {**os.environ, "TF_CLI_CONFIG_FILE": str(config), "TF_IN_AUTOMATION": "1"}
+    for arguments in (["init", "-backend=false", "-input=false"], ["validate"], ["test"]):
+        done = subprocess.run(
+            ["terraform", f"-chdir={folder / 'terraform'}", *arguments, "-no-color"],
+            env=env,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert "Success!" in done.stdout
