@@ -260,13 +260,16 @@ class Stack:
             raise ValueError(f"no part named {name}")
 
     def stop(self, *names: str) -> None:
-        """Stop parts, the stores too when none is named."""
-        for name in names or reversed(list(self.parts)):
-            if name in self.parts:
-                self.parts.pop(name).stop()
+        """Stop parts; everything, the stores too, when none is named."""
         if not names:
+            self.stop("app", "load")  # while there is still a collector that takes what they have left
+            self.processes.stop()
+            self.parts.clear()
             self.traces.stop()
             self.logs.stop()
+        for name in names:
+            if name in self.parts:
+                self.parts.pop(name).stop()
 
     def kill(self, name: str) -> None:
         """SIGKILL a part."""

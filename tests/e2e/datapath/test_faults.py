@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -42,11 +43,13 @@ def nothing_lost(stack: Stack, since: int, timeout: float = 60) -> list[Request]
 
 def longest_gap(stack: Stack, start: float, end: float) -> float:
     """Return the longest time (seconds) without a sample of the simulator's request histogram."""
-    (busiest,) = stack.query.instant(f'topk(1, histogram_count({SERVED}{{http_route="/checkout"}}))'.replace("}{", ","), end)
+    (busiest,) = stack.query.instant(
+        f'topk(1, histogram_count({SERVED}{{http_route="/checkout"}}))'.replace("}{", ","), end
+    )
     labels = ",".join(f'{name}="{value}"' for name, value in busiest["metric"].items())
     (series,) = stack.query.instant(f"http_server_request_duration_seconds{{{labels}}}[{round(end - start)}s]", end)
     times = [start, *(float(time) for time, _ in series["histograms"]), end]
-    return max(later - earlier for earlier, later in zip(times, times[1:], strict=False))
+    return max(later - earlier for earlier, later in pairwise(times))
 
 
 @pytest.mark.parametrize("part", ["collector", "ingestor"])
@@ -96,4 +99,6 @@ def test_unwritable_queue_is_refused_at_start(stack: Stack, new_stack: Callable[
     message = str(refused.value)
     assert str(folder) in message
     assert "file_storage" in message
-    assert yaml.safe_load((other.folder / "collector.yaml").read_text())["extensions"]["file_storage"]["directory"] == str(folder)
+    assert yaml.safe_load((other.folder / "collector.yaml").read_text())["extensions"]["file_storage"][
+        "directory"
+    ] == str(folder)
