@@ -1,0 +1,251 @@
+"""Pods meet the restricted standard, policies allow the contract's edges and no other, nothing secret is in git, roles end."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.e2e.gitops.argocd import can_i
+from tests.e2e.gitops.kube import Kube, Manifest, Refused
+from tests.e2e.gitops.network import Endpoint, Network, endpoint
+from tests.e2e.gitops.platform import Platform, merged
+from tests.e2e.gitops.pods import Workload, instrumented, workloads
+from tests.e2e.gitops.rendering import namespaces, render
+
+Rendered = dict[str, list[Manifest]]
+
+
+@pytest.fixture(scope="module", params=["local", "production"])
+def rendered(request: pytest.FixtureRequest, platform: Platform, tmp_path_factory: pytest.TempPathFactory) -> Rendered:
+    """Every chart of the platform, rendered for an environment."""
+    return render(platform.folder, request.param, tmp_path_factory.mktemp(request.param), platform.registry.trust)
+
+
+@pytest.fixture
+def components(platform: Platform, rendered: Rendered) -> dict[str, list[Workload]]:
+    """The workloads of each component."""
+    where = namespaces(platform.folder)
+    return {name: workloads(manifests, where[name]) for name, manifests in rendered.items()}
+
+
+def admitted(kube: Kube, pod: Manifest) -> str:
+    """Ask the API server whether it would take a pod; return what it said against it."""
+    try:
+        kube.run("create", "--dry-run=server", "-f", "-", stdin=json.dumps(pod))
+    except Refused as refused:
+        return str(refused)
+    return ""
+
+
+def test_api_server_admits_every_pod(
+    platform: Platform, components: dict[str, list[Workload]], rendered: Rendered
+) -> None:
+    """Namespaces enforce the level that the component asks for: restricted, except where its application.yaml says otherwise."""
+    pods = [workload.pod for found in components.values() for workload in found]
+    (instrumentation,) = [m for m in rendered["otel-instrumentation"] if m["kind"] == "Instrumentation"]
+    pods += [instrumented(app, instrumentation) for app in components["flask-app"] if app.kind == "Deployment"]
+    refusals = [said for pod in pods if (said := admitted(platform.kube, pod))]
+    assert len(pods) > len(components) / 2
+    assert not refusals, "\n".join(refusals)
+
+
+def test_argocds_own_pods_are_admitted(platform: Platform) -> None:
+    (release,) = [r for r in platform.releases() if r.name == "argocd"]
+    found = workloads(release.manifests(platform.registry.trust), "argocd")
+    refusals = [said for workload in found if (said := admitted(platform.kube, workload.pod))]
+    assert found
+    assert not refusals, "\n".join(refusals)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"hostNetwork": True}, {"containers": [{"name": "a", "image": "b", "securityContext": {"privileged": True}}]}],
+    ids=["host network", "privileged"],
+)
+def test_namespaces_refuse_a_pod_that_asks_for_more(platform: Platform, change: Manifest) -> None:
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "more", "namespace": "observability"},
+        "spec": {"containers": [{"name": "a", "image": "b"}], **change},
+    }
+    assert "violates PodSecurity" in admitted(platform.kube, pod)
+
+
+# Who calls whom on which port: the data path, the queries, and what the scraper reads.
+EDGES = {
+    ("load-generator", "flask-app", 8000),
+    ("flask-app", "otel-collector", 4318),
+    ("fluent-bit-collector", "otel-collector", 4318),
+    ("otel-scrape-collector", "otel-collector", 4317),
+    ("otel-scrape-collector", "otel-collector", 4318),
+    ("otel-collector", "thanos/receive-router", 19291),
+    ("otel-collector", "tempo", 4317),
+    ("otel-collector", "loki", 3100),
+    ("tempo", "thanos/receive-router", 19291),
+    ("thanos/receive-router", "thanos/receive-ingestor", 10901),
+    ("thanos/query", "thanos/receive-ingestor", 10901),
+    ("thanos/query", "thanos/rule", 10901),
+    ("thanos/query-frontend", "thanos/query", 10902),
+    ("thanos/rule", "thanos/query", 10902),
+    ("grafana", "thanos/query-frontend", 10902),
+    ("grafana", "tempo", 3200),
+    ("grafana", "loki", 3100),
+    ("loki", "loki", 7946),
+    ("loki", "loki", 9095),
+    *(("otel-scrape-collector", f"thanos/{part}", 10902) for part in ("receive-router", "receive-ingestor", "query", "query-frontend", "rule")),
+    ("otel-scrape-collector", "tempo", 3200),
+    ("otel-scrape-collector", "loki", 3100),
+    ("otel-scrape-collector", "grafana", 3000),
+}  # fmt: skip
+# Namespaces whose pods belong to no edge: they talk to the API server only, which no policy can name.
+OUTSIDE = {"cert-manager", "opentelemetry-operator-system"}
+
+
+def _name(workload: Workload) -> str:
+    labels = workload.pod["metadata"]["labels"]
+    name = labels.get("app.kubernetes.io/name", workload.name)
+    # Thanos is one program in many parts; of the others, the name says it all.
+    return f"{name}/{labels['app.kubernetes.io/component']}" if name == "thanos" else name
+
+
+@pytest.fixture
+def network(platform: Platform, rendered: Rendered) -> Network:
+    """Every NetworkPolicy of the platform."""
+    where = namespaces(platform.folder)
+    policies = []
+    for component, manifests in rendered.items():
+        for item in manifests:
+            if item["kind"] == "NetworkPolicy":
+                about = {"namespace": where[component], **item["metadata"]}
+                policies.append({**item, "metadata": about})
+    return Network(tuple(policies))
+
+
+@pytest.fixture
+def endpoints(components: dict[str, list[Workload]]) -> list[Endpoint]:
+    """Every pod of the platform, one for each workload."""
+    return [endpoint(_name(workload), workload.pod) for found in components.values() for workload in found]
+
+
+def test_every_pod_is_isolated_in_both_directions(endpoints: list[Endpoint], network: Network) -> None:
+    open_ones = {
+        (pod.name, direction)
+        for pod in endpoints
+        for direction in ("Ingress", "Egress")
+        if not network.isolated(pod, direction)
+    }
+    assert not open_ones
+
+
+def test_policies_allow_the_contracts_edges_and_no_other(endpoints: list[Endpoint], network: Network) -> None:
+    inside = [pod for pod in endpoints if pod.namespace not in OUTSIDE]
+    allowed = network.edges(inside)
+    assert allowed - EDGES == set(), "allowed, but in no contract"
+    assert EDGES - allowed == set(), "in the contract, but not allowed"
+
+
+def test_platform_is_closed_to_strangers(endpoints: list[Endpoint], network: Network) -> None:
+    stranger = Endpoint("stranger", "elsewhere", {}, {})
+    reached = {
+        (server.name, port)
+        for server in endpoints
+        if server.namespace not in OUTSIDE
+        for port in server.ports.values()
+        if network.allows(stranger, server, port)
+    }
+    assert not reached
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        pytest.param({}, id="defaults"),
+        pytest.param(
+            {"object_storage": "s3", "secrets_backend": "sealed-secrets", "include_fluent_bit": "true", "terraform_backend": "s3"},
+            id="s3 and sealed-secrets",
+        ),
+        pytest.param(
+            {"object_storage": "azure", "secrets_backend": "external-secrets", "domain": "example.com", "terraform_backend": "azurerm"},
+            id="azure and external-secrets",
+        ),
+    ],
+)  # fmt: skip
+def test_no_secret_is_in_git(baked: Callable[..., Path], answers: dict[str, str]) -> None:
+    folder = baked(**answers)
+    command = [sys.executable, "-m", "detect_secrets", "-C", str(folder), "scan", "--all-files", "."]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    found = {
+        (path, item["type"], item["line_number"])
+        for path, items in json.loads(done.stdout)["results"].items()
+        for item in items
+    }
+    assert not found, "\n".join(f"{path}:{line}: {what}" for path, what, line in sorted(found))
+
+
+def test_detect_secrets_would_find_one(tmp_path: Path) -> None:
+    (tmp_path / "values.yaml").write_text("adminPassword: 'hunter2-Xk29fLq81'\n")
+    command = [sys.executable, "-m", "detect_secrets", "-C", str(tmp_path), "scan", "--all-files", "."]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert json.loads(done.stdout)["results"]
+
+
+def test_rendered_secrets_hold_nothing(rendered: Rendered) -> None:
+    """A Secret that a chart renders may carry configuration, but no value that opens anything."""
+    for component, manifests in rendered.items():
+        for item in manifests:
+            if item["kind"] == "Secret":
+                keys = {**item.get("data", {}), **item.get("stringData", {})}.keys()
+                suspicious = [
+                    key for key in keys if any(word in key.lower() for word in ("password", "token", "key", "secret"))
+                ]
+                assert not suspicious, f"{component}: {item['metadata']['name']} has {suspicious}"
+
+
+@pytest.fixture(scope="module")
+def policy(platform: Platform, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Argo CD's RBAC policy, as Terraform hands it to the argo-cd chart."""
+    (release,) = [r for r in platform.releases() if r.name == "argocd"]
+    values: Manifest = {}
+    for text in release.values:
+        values = merged(values, yaml.safe_load(text) or {})
+    assert values["configs"]["rbac"]["policy.default"] == ""
+    path = tmp_path_factory.mktemp("rbac") / "policy.csv"
+    path.write_text(values["configs"]["rbac"]["policy.csv"])
+    return path
+
+
+@pytest.mark.parametrize(
+    ("action", "resource", "item", "allowed"),
+    [
+        ("get", "applications", "checkout/flask-app", True),
+        ("sync", "applications", "checkout/flask-app", True),
+        ("get", "logs", "checkout/flask-app", True),
+        ("get", "projects", "checkout", True),
+        ("get", "applications", "default/other", False),
+        ("sync", "applications", "another-team/flask-app", False),
+        ("create", "applications", "checkout/new", False),
+        ("delete", "applications", "checkout/flask-app", False),
+        ("override", "applications", "checkout/flask-app", False),
+        ("update", "projects", "checkout", False),
+        ("create", "projects", "new", False),
+        ("create", "exec", "checkout/flask-app", False),
+        ("get", "logs", "another-team/flask-app", False),
+        ("create", "clusters", "*", False),
+        ("create", "repositories", "*", False),
+        ("update", "accounts", "admin", False),
+    ],
+)
+def test_team_role_ends_at_its_project(policy: Path, action: str, resource: str, item: str, allowed: bool) -> None:
+    assert can_i(policy, "role:checkout", action, resource, item) is allowed
+
+
+@pytest.mark.parametrize("resource", ["applications", "projects", "logs", "clusters"])
+def test_nobody_else_may_anything(policy: Path, resource: str) -> None:
+    assert not can_i(policy, "role:somebody", "get", resource, "checkout/flask-app")
