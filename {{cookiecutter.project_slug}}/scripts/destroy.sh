@@ -17,7 +17,11 @@ if [ "${1:-}" = --force ]; then
 fi
 require_cluster
 
-has_kind() { kube get crd "$1" >/dev/null 2>&1; }
+# has_kind CRD: it is there, and there to stay.
+has_kind() {
+  local going
+  going=$(kube get crd "$1" -o jsonpath='{.metadata.deletionTimestamp}' 2>/dev/null) && [ -z "$going" ]
+}
 
 controller_ready() {
   local ready
@@ -27,7 +31,7 @@ controller_ready() {
 
 # The team's Applications, one a line.
 our_applications() {
-  has_kind applications.argoproj.io || return 0
+  kube get crd applications.argoproj.io >/dev/null 2>&1 || return 0
   kube -n argocd get applications.argoproj.io -o go-template='{{range .items}}{{.metadata.name}} {{.spec.project}}{{"\n"}}{{end}}' |
     awk -v team="$TEAM" '$2 == team {print $1}'
 }
@@ -63,7 +67,7 @@ remove_leftovers() {
       say "Kept: there are objects of kind $name that this platform did not make."
       continue
     fi
-    kube delete "$kind" "$name" --ignore-not-found --wait=false </dev/null
+    kube delete "$kind" "$name" --ignore-not-found --timeout=60s </dev/null
   done
 }
 
