@@ -20,7 +20,7 @@ lint: .venv/.ready ## Ruff over hooks and tests, yamllint over the answers
 
 .PHONY: e2e
 e2e: .venv-e2e/.ready ## The data path on real collector and Thanos (needs Go; the first run builds them)
-	.venv-e2e/bin/python -m pytest -v --no-header tests/e2e/datapath $(ARGS)
+	.venv-e2e/bin/python -m pytest -n $(WORKERS) --dist loadfile -v --no-header tests/e2e/datapath $(ARGS)
 
 .PHONY: e2e-gitops
 e2e-gitops: .venv-e2e/.ready ## GitOps on a real API server and Argo CD (needs Go; the first run builds them)
@@ -38,6 +38,8 @@ bench: .venv-e2e/.ready ## Measure the data path; writes docs/benchmarks/
 requirements: .venv/.ready ## Pin the newest versions of what requirements-test.in names
 	.venv/bin/uv pip compile --quiet --upgrade --universal --python-version 3.10 --no-header --no-emit-index-url \
 	  --output-file requirements-test.txt requirements-test.in
+	.venv/bin/uv pip compile --quiet --upgrade --universal --python-version 3.10 --no-header --no-emit-index-url \
+	  --output-file requirements-e2e.txt requirements-e2e.in
 
 .PHONY: clean
 clean: ## Remove what the targets made (the toolchain cache stays)
