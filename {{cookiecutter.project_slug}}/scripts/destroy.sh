@@ -50,7 +50,8 @@ ours() {
   local mark='argocd.argoproj.io/installation-id' release='meta.helm.sh/release-name' where='meta.helm.sh/release-namespace'
   local template="{{range .items}}{{\$name := .metadata.name}}{{with .metadata.annotations}}{{if or (eq (printf \"%v\" (index . \"$mark\")) \"$PLATFORM\")"
   template+=" (and (eq (printf \"%v\" (index . \"$release\")) \"argocd\") (eq (printf \"%v\" (index . \"$where\")) \"argocd\"))}}{{\$name}}{{\"\\n\"}}{{end}}{{end}}{{end}}"
-  kube api-resources --namespaced=false --verbs=list,delete -o name |
+  # An aggregated API that is down makes kubectl fail after it has listed the others.
+  { kube api-resources --namespaced=false --verbs=list,delete -o name || true; } |
     awk '{rank = /webhookconfigurations/ ? 0 : /^customresourcedefinitions/ ? 2 : 1; print rank, $1}' | sort | cut -d' ' -f2 |
     while read -r kind; do
       kube get "$kind" -o go-template="$template" </dev/null 2>/dev/null | sed "s|^|$kind |" || true

@@ -20,11 +20,14 @@ for chart in platform-apps/*/Chart.yaml k8s/helm-charts/*/Chart.yaml; do
   folder=${chart%/Chart.yaml}
   name=${folder##*/}
   # Only the second source of an application has no application.yaml; it goes to the app's namespace.
-  namespace=$(sed -n 's/^namespace: *\([^ #]*\).*/\1/p' "$folder/application.yaml" k8s/helm-charts/flask-app/application.yaml 2>/dev/null | head -n 1)
+  application=$folder/application.yaml
+  [ -f "$application" ] || application=k8s/helm-charts/flask-app/application.yaml
+  namespace=$(sed -n 's/^namespace: *"\{0,1\}\([-a-z0-9]*\).*/\1/p' "$application")
   values=(--values "$folder/values.yaml")
   [ ! -f "$folder/values-$environment.yaml" ] || values+=(--values "$folder/values-$environment.yaml")
-  if grep -q '^dependencies:' "$chart" && ! compgen -G "$folder/charts/*.tgz" >/dev/null; then
-    helm dependency build "$folder" >/dev/null
+  # The status of a dependency is its last column: ok, missing, wrong version.
+  if grep -q '^dependencies:' "$chart" && helm dependency list "$folder" | awk 'NR > 1 && NF && $NF != "ok" {old = 1} END {exit !old}'; then
+    helm dependency update "$folder" >/dev/null
   fi
   helm template "$name" "$folder" --namespace "$namespace" --include-crds "${values[@]}" >"$out/$name.yaml"
   printf '%-20s %s\n' "$name" "$out/$name.yaml"

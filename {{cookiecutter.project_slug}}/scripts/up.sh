@@ -5,7 +5,7 @@ set -euo pipefail
 # shellcheck source=/dev/null
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
-need docker git kind kubectl make terraform
+need docker git kind kubectl terraform
 use_environment local
 docker info >/dev/null 2>&1 || die "Docker is installed, but its daemon does not answer. Start it, or add yourself to the group 'docker'."
 
@@ -18,7 +18,7 @@ git_dir=$(git rev-parse --absolute-git-dir)
 [ "$git_dir" = "$(cd "$(git rev-parse --git-common-dir)" && pwd)" ] || die "This is a linked worktree. Run make up in the main working copy."
 if [ -n "$(git status --porcelain)" ]; then
   say "Not committed, and therefore not deployed:"
-  git status --short | head -n 20
+  git status --short | sed -n 1,20p
 fi
 # The repo-server runs as a user of its own.
 if [ -n "$(find "$git_dir" ! -perm -o=r -print -quit)" ]; then
@@ -51,12 +51,15 @@ image=$(awk '$1 == "image:" {inside = 1} inside && $1 == "repository:" {gsub(/"/
 version=$(awk '$1 == "appVersion:" {gsub(/"/, "", $2); print $2}' $chart/Chart.yaml)
 docker build --quiet --tag "$image:$version" app
 kind load docker-image --name "$PLATFORM" "$image:$version"
+if grep -q 'chart: flask-app' $chart/application.yaml; then
+  say "Note: Argo CD takes the app's chart from its registry, so the release workflow must have published it."
+fi
 
 say "== Argo CD and its Applications"
 scripts/terraform.sh local apply -auto-approve -input=false
 
 say "== Secrets"
-make --no-print-directory secrets
+scripts/secrets.sh local
 
 say "== Applications"
 applications() {
