@@ -56,7 +56,8 @@ if grep -q 'chart: flask-app' $chart/application.yaml; then
 fi
 
 say "== Argo CD and its Applications"
-scripts/terraform.sh local apply -auto-approve -input=false
+# Indented lines are the plan's details: a screenful for each of a dozen releases.
+scripts/terraform.sh local apply -auto-approve -input=false -no-color | grep --line-buffered -v '^ \|^$'
 
 say "== Secrets"
 scripts/secrets.sh local
@@ -64,7 +65,7 @@ scripts/secrets.sh local
 say "== Applications"
 applications() {
   kube -n argocd get applications.argoproj.io --no-headers \
-    -o custom-columns='NAME:.metadata.name,SYNC:.status.sync.status,HEALTH:.status.health.status'
+    -o custom-columns='NAME:.metadata.name,SYNC:.status.sync.status,HEALTH:.status.health.status' | sed 's/<none>/-/g'
 }
 # shellcheck disable=SC2016 # a Go template's variables, not the shell's
 messages='{{range .items}}{{$name := .metadata.name}}
