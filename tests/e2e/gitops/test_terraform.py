@@ -14,6 +14,7 @@ import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -65,13 +66,17 @@ class Terraform:
         assert not process.returncode, text
         return text
 
+    def plan(self) -> list[dict[str, Any]]:
+        """Return what an apply would do to each resource."""
+        self.run("terraform", "plan", "-out=planned")
+        env = {**self.env, "TF_DATA_DIR": str(self.folder / "terraform/.terraform/local")}
+        show = ["terraform", f"-chdir={self.folder / 'terraform'}", "show", "-json", "planned"]
+        done = subprocess.run(show, check=True, capture_output=True, text=True, env=env)
+        return json.loads(done.stdout).get("resource_changes", [])
+
     def planned(self) -> dict[str, list[str]]:
         """Return the resources that an apply would change, and how."""
-        self.run("terraform", "plan", "-out=planned")
-        data = {**self.env, "TF_DATA_DIR": str(self.folder / "terraform/.terraform/local")}
-        show = ["terraform", f"-chdir={self.folder / 'terraform'}", "show", "-json", "planned"]
-        plan = json.loads(subprocess.run(show, check=True, capture_output=True, text=True, env=data).stdout)
-        changes = {change["address"]: change["change"]["actions"] for change in plan.get("resource_changes", [])}
+        changes = {change["address"]: change["change"]["actions"] for change in self.plan()}
         return {address: actions for address, actions in changes.items() if actions != ["no-op"]}
 
     def applications(self) -> set[str]:
@@ -115,11 +120,7 @@ def test_without_the_provider_the_releases_are_the_same(terraform: Terraform, mi
     """What the other tests install is what the real provider plans to install."""
     variables = {"working_copy": "", "repo_url": f"file://{terraform.folder}", "kube_context": "e2e"}
     ours = releases(terraform.folder, "local", **variables)
-    terraform.run("terraform", "plan", "-out=planned")
-    data = {**terraform.env, "TF_DATA_DIR": str(terraform.folder / "terraform/.terraform/local")}
-    show = ["terraform", f"-chdir={terraform.folder / 'terraform'}", "show", "-json", "planned"]
-    plan = json.loads(subprocess.run(show, check=True, capture_output=True, text=True, env=data).stdout)
-    theirs = {change["address"]: change["change"]["after"] for change in plan["resource_changes"]}
+    theirs = {change["address"]: change["change"]["after"] for change in terraform.plan()}
     assert {release.address for release in ours} == theirs.keys()
     for release in ours:
         planned = theirs[release.address]
