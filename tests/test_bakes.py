@@ -102,10 +102,11 @@ def test_the_platform_carries_its_answers(name: str, platform: Platform) -> None
     answers = platforms.complete(platforms.load(platforms.VALID[name]))
     root = platform(name)
     assert answers["platform_name"] in (root / "README.md").read_text()
-    production = [charts.merged_values(chart, "production") for chart in charts.charts(root)]
-    buckets = (
-        set(deep(production, "bucket")) | set(deep(production, "container")) | set(deep(production, "bucket_name"))
-    )
+    production: list = [charts.merged_values(chart, "production") for chart in charts.charts(root)]
+    production += [yaml.safe_load(text) for text in deep(production, "objstoreConfig", "value") if text]
+    buckets = [
+        each for key in ("bucket", "bucket_name", "container", "container_name") for each in deep(production, key)
+    ]
     if answers["object_storage"] != "none":
         assert answers["object_storage_bucket"] in buckets
     # `12345` and `true` are buckets too, and text
