@@ -11,7 +11,7 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -23,8 +23,11 @@ from rich.progress import Progress
 
 ROOT = Path(__file__).resolve().parent.parent
 ENVIRONMENTS = ("local", "production")
+# Charts refuse a version that is too old, and Helm alone assumes the one that it was built with.
+KUBERNETES = "1.34"
 # An image stands in a pod's or a custom resource's `image`, or in an operator's `--…-image=` argument.
-_IMAGE_ARGUMENT = re.compile(r"^--[a-z-]*image=(?P<image>\S+)$")
+_IMAGE_ARGUMENT = re.compile(r"^--[a-z0-9-]*image=(?P<image>\S+)$")
+_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times faster, where PyYAML has it
 
 
 class MirrorError(Exception):
@@ -39,45 +42,100 @@ class Chart:
     version: str
     source: str
 
+    @property
+    def package(self) -> str:
+        """Name of its packaged file."""
+        return f"{self.name}-{self.version}.tgz"
+
+    @property
+    def reference(self) -> str:
+        """Name and tag in a registry; a tag has no ``+``, which Helm writes as ``_``."""
+        return f"{self.name}:{self.version.replace('+', '_')}"
+
+
+@dataclass(frozen=True)
+class Copy:
+    """One thing to copy, from ``source`` to ``target`` (``host/path:tag``); a chart is pushed from its ``package``."""
+
+    kind: str
+    source: str
+    target: str
+    package: Path | None = None
+
+    def held(self) -> bool:
+        """Tell whether the mirror has it. A tag appears last, so what has one is whole."""
+        try:
+            run("crane", "digest", self.target)
+        except CommandFailed:
+            return False
+        return True
+
+    def make(self) -> None:
+        """Copy it, an image with all its platforms."""
+        if self.package:
+            run("helm", "push", str(self.package), f"oci://{self.target.rsplit('/', 1)[0]}")
+        else:
+            run("crane", "copy", self.source, self.target)
+
+
+class CommandFailed(MirrorError):
+    """A program ended with an error; its last line is in the message."""
+
 
 def run(*args: str) -> str:
     """Run a program and return its standard output.
 
     Raises:
-        MirrorError: the program is missing, or it failed (its last line is in the message).
+        MirrorError: the program is missing.
+        CommandFailed: it failed, or took more than half an hour.
     """
     if not shutil.which(args[0]):
         raise MirrorError(f"{args[0]} is not installed; `make mirror` needs helm and crane")
-    done = subprocess.run(args, capture_output=True, text=True, check=False, timeout=1800)
+    try:
+        done = subprocess.run(args, capture_output=True, text=True, check=False, timeout=1800)
+    except subprocess.TimeoutExpired:
+        raise CommandFailed(f"`{' '.join(args[:4])} ...`: gave up after half an hour") from None
     if done.returncode:
-        raise MirrorError(f"`{' '.join(args[:4])} ...`: {(done.stderr.strip() or 'failed').splitlines()[-1]}")
+        # Helm ends with advice on --debug; its error is the line that says so.
+        lines = done.stderr.strip().splitlines() or ["failed"]
+        said = next((line for line in lines if line.startswith("Error:")), lines[-1])
+        raise CommandFailed(f"`{' '.join(args[:4])} ...`: {said}")
     return done.stdout
 
 
-def charts(root: Path, sources: dict[str, str]) -> list[Chart]:
+def charts(root: Path, sources: Mapping[str, str]) -> list[Chart]:
     """Return every upstream chart that the repository pins.
 
     Raises:
         MirrorError: ``mirror.yaml`` does not say where a chart comes from.
     """
-    pinned = set()
-    for file in sorted(root.glob("platform-apps/*/Chart.yaml")):
-        for dependency in yaml.safe_load(file.read_text()).get("dependencies") or []:
-            pinned.add((dependency["name"], str(dependency["version"])))
-    pinned |= terraform_charts(root)
+    pinned = terraform_charts(root)
+    for file in chart_files(root):
+        pinned |= dependencies(file)
     unknown = sorted(name for name, _ in pinned if name not in sources)
     if unknown:
         raise MirrorError(f"mirror.yaml: charts has no entry for {', '.join(unknown)}: add who publishes it")
     return sorted(Chart(name, version, sources[name]) for name, version in pinned)
 
 
+def chart_files(root: Path) -> list[Path]:
+    """Return the ``Chart.yaml`` of every component and app."""
+    return sorted([*root.glob("platform-apps/*/Chart.yaml"), *root.glob("k8s/helm-charts/*/Chart.yaml")])
+
+
+def dependencies(file: Path) -> set[tuple[str, str]]:
+    """Return (name, version) of the upstream charts that a ``Chart.yaml`` pins."""
+    return {(each["name"], str(each["version"])) for each in yaml.safe_load(file.read_text()).get("dependencies") or []}
+
+
 def terraform_charts(root: Path) -> set[tuple[str, str]]:
     """Return (name, version) of the charts that Terraform itself installs."""
-    text = "\n".join(file.read_text() for file in sorted(root.glob("terraform/modules/*/main.tf")))
-    return set(re.findall(r'chart\s*=\s*"([a-z-]+)"\s*\n\s*version\s*=\s*"([^"]+)"', text))
+    pinned = re.compile(r'^ +chart += "([\w-]+)"$.*?^ +version += "([^"]+)"$', re.M | re.S)
+    files = sorted(root.glob("terraform/modules/*/*.tf"))
+    return {found for file in files for found in pinned.findall(file.read_text())}
 
 
-def images_of(documents: Iterator[object]) -> set[str]:
+def images_of(documents: Iterable[object]) -> set[str]:
     """Return every image reference in rendered manifests."""
     found: set[str] = set()
     pending = list(documents)
@@ -98,27 +156,32 @@ def images_of(documents: Iterator[object]) -> set[str]:
 def rendered(root: Path, packages: Path) -> Iterator[object]:
     """Yield every manifest of every chart, in both environments; ``packages`` holds the fetched upstream charts."""
     with tempfile.TemporaryDirectory() as scratch:
-        for source in sorted([*root.glob("platform-apps/*/Chart.yaml"), *root.glob("k8s/helm-charts/*/Chart.yaml")]):
-            folder = Path(shutil.copytree(source.parent, Path(scratch) / source.parent.name))
-            for dependency in yaml.safe_load(source.read_text()).get("dependencies") or []:
-                (folder / "charts").mkdir(exist_ok=True)
-                shutil.copy2(packages / f"{dependency['name']}-{dependency['version']}.tgz", folder / "charts")
+        for source in chart_files(root):
+            folder = Path(scratch) / source.parent.name
+            shutil.copytree(source.parent, folder, ignore=shutil.ignore_patterns("charts", "Chart.lock"))
+            (folder / "charts").mkdir()
+            for name, version in dependencies(source):
+                shutil.copy2(packages / f"{name}-{version}.tgz", folder / "charts")
             yield from template(folder, folder)
-        for name, version in sorted(terraform_charts(root)):
-            if name == "argo-cd":
-                yield from template(packages / f"{name}-{version}.tgz", root / "terraform/modules/argocd-server")
+    for name, version in terraform_charts(root):
+        if name == "argo-cd":  # argocd-apps makes no pods
+            yield from template(packages / f"{name}-{version}.tgz", root / "terraform/modules/argocd-server")
 
 
 def template(chart: Path, values: Path) -> Iterator[object]:
-    """Yield the manifests of a chart with the value files of each environment that stand in ``values``."""
+    """Yield the manifests of a chart with the value files of each environment that stand in ``values``.
+
+    Neither CRDs nor `helm test` pods are among them: those hold no images, and Argo CD never runs these.
+    """
     for environment in ENVIRONMENTS:
         files = [file for file in (values / "values.yaml", values / f"values-{environment}.yaml") if file.is_file()]
         options = [word for file in files for word in ("--values", str(file))]
-        yield from yaml.safe_load_all(run("helm", "template", "mirror", str(chart), "--include-crds", *options))
+        text = run("helm", "template", "mirror", str(chart), "--skip-tests", "--kube-version", KUBERNETES, *options)
+        yield from yaml.load_all(text, Loader=_Loader)
 
 
-def upstream(image: str, registry: str, sources: dict[str, str]) -> tuple[str, str]:
-    """Return where an image comes from and its path below the mirror.
+def upstream(image: str, registry: str, sources: Mapping[str, str]) -> tuple[str, str]:
+    """Return where an image comes from and its path below the mirror ``registry`` (empty: there is none yet).
 
     Raises:
         MirrorError: ``mirror.yaml`` does not say which registry publishes it.
@@ -130,113 +193,80 @@ def upstream(image: str, registry: str, sources: dict[str, str]) -> tuple[str, s
             raise MirrorError(f"mirror.yaml: images has no entry for {first} ({path}): add who publishes it")
         return f"{sources[first]}/{path}", path
     host, _, path = image.partition("/")
-    if path and ("." in host or ":" in host):
+    if path and ("." in host or ":" in host or host == "localhost"):
         return image, path
     # Docker's short forms: `redis:8` is docker.io/library/redis:8.
     path = image if path else f"library/{image}"
     return f"docker.io/{path}", path
 
 
-@dataclass(frozen=True)
-class Copy:
-    """One thing to copy, from ``source`` to ``target`` (with tags); a chart is pushed from its ``package``."""
-
-    kind: str
-    source: str
-    target: str
-    package: Path | None = None
-
-    def make(self) -> None:
-        """Copy it, with every platform of an image."""
-        if self.package:
-            run("helm", "push", str(self.package), f"oci://{self.target.rsplit('/', 1)[0]}")
-        else:
-            run("crane", "copy", self.source, self.target)
-
-
-def held(reference: str) -> bool:
-    """Tell whether the mirror already holds a reference."""
-    try:
-        run("crane", "digest", reference)
-    except MirrorError:
-        return False
-    return True
-
-
-def main(
-    to: Annotated[str, typer.Option(help="Registry to fill, host/path (default: that of mirror.yaml).")] = "",
-    charts_from: Annotated[Path | None, typer.Option(help="Take chart packages from this folder.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would be copied, and copy nothing.")] = False,
-    only: Annotated[str, typer.Option(help="Copy only `charts` or only `images`.")] = "",
-) -> None:
-    """Copy every chart and image of this repository into one registry; safe to repeat."""
-    out = Console(highlight=False)
-    try:
-        failures = fill(out, to, charts_from, dry_run, only)
-    except MirrorError as error:
-        out.print(f"mirror: {error}", style="red", soft_wrap=True)
-        raise typer.Exit(2) from None
-    for failure in failures:
-        out.print(f"failed: {failure}", style="red", soft_wrap=True)
-    if failures:
-        out.print(f"{len(failures)} copies failed; run the command again, it goes on with what is missing")
-        raise typer.Exit(1)
-
-
-def fill(out: Console, to: str, charts_from: Path | None, dry_run: bool, only: str) -> list[str]:
-    """Copy what is missing and return a line for each copy that failed."""
-    if only not in ("", "charts", "images"):
-        raise MirrorError(f"--only {only}: type charts or images")
-    sources = yaml.safe_load((ROOT / "mirror.yaml").read_text())
-    registry = (to or sources["registry"]).rstrip("/")
-    if "://" in registry:
-        raise MirrorError(f"--to {registry}: leave out the scheme, such as {registry.split('://')[1]}")
-    if not registry:
-        raise MirrorError("no registry to fill: mirror.yaml has none, so name one with --to host/path")
-    with tempfile.TemporaryDirectory() as scratch:
-        packages = charts_from or Path(scratch)
-        copies = planned(sources, registry, packages, fetch=not charts_from)
-        copies = [copy for copy in copies if only in ("", f"{copy.kind}s")]
-        if dry_run:
-            for copy in copies:
-                out.print(f"{copy.kind}  {copy.source} -> {copy.target}", soft_wrap=True)
-            return []
-        return copy_missing(out, copies)
-
-
-def planned(sources: dict, registry: str, packages: Path, fetch: bool) -> list[Copy]:
+def planned(root: Path, sources: Mapping, registry: str, packages: Path, fetch: bool) -> list[Copy]:
     """Return every copy that fills ``registry``, charts first; ``fetch`` gets the charts into ``packages``."""
     copies = []
-    for chart in charts(ROOT, sources["charts"]):
+    for chart in charts(root, sources["charts"]):
         if fetch:
             location = [f"{chart.source}/{chart.name}"]
             if not chart.source.startswith("oci://"):
                 location = [chart.name, "--repo", chart.source]
             run("helm", "pull", *location, "--version", chart.version, "--destination", str(packages))
-        # A tag has no `+`: Helm writes it as `_`.
-        target = f"{registry}/{chart.name}:{chart.version.replace('+', '_')}"
-        package = packages / f"{chart.name}-{chart.version}.tgz"
-        copies.append(Copy("chart", f"{chart.source}/{chart.name}:{chart.version}", target, package))
-    used = images_of(rendered(ROOT, packages))
+        elif not (packages / chart.package).is_file():
+            raise MirrorError(f"--charts-from {packages}: it has no {chart.package}")
+        source = f"{chart.source}/{chart.reference}"
+        copies.append(Copy("chart", source, f"{registry}/{chart.reference}", packages / chart.package))
+    own = tuple(f"{name.rstrip('/')}/" for name in sources.get("own") or [])
+    used = {image for image in images_of(rendered(root, packages)) if not image.startswith(own)}
     for source, path in sorted({upstream(image, sources["registry"], sources["images"]) for image in used}):
         copies.append(Copy("image", source, f"{registry}/{path}"))
     return copies
 
 
-def copy_missing(out: Console, copies: list[Copy]) -> list[str]:
-    """Make the copies that the mirror does not hold, and return a line for each that failed."""
-    copied, failures = 0, []
+def copy_missing(out: Console, copies: list[Copy]) -> list[Copy]:
+    """Make the copies that the mirror does not hold, and return those that failed."""
+    copied, failed = 0, []
     with Progress(console=out) as progress:
-        for copy in progress.track(copies, description="copying"):
-            if held(copy.target):
+        for copy in progress.track(copies, description="mirror"):
+            if copy.held():
                 continue
             try:
                 copy.make()
+            except CommandFailed as error:
+                failed.append(copy)
+                out.print(f"failed {copy.kind} {copy.source}: {error}", style="red", soft_wrap=True)
+            else:
                 copied += 1
-            except MirrorError as error:
-                failures.append(f"{copy.kind} {copy.source}: {error}")
-    out.print(f"{copied} copied, {len(copies) - copied - len(failures)} already there, {len(failures)} failed")
-    return failures
+                out.print(f"copied {copy.kind} {copy.target}", soft_wrap=True)
+    out.print(f"{copied} copied, {len(copies) - copied - len(failed)} already there, {len(failed)} failed")
+    return failed
+
+
+def main(
+    to: Annotated[str, typer.Option(help="Registry to fill, host/path (default: that of mirror.yaml).")] = "",
+    charts_from: Annotated[Path | None, typer.Option(help="Take chart packages from this folder.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List what a run would copy, and copy nothing.")] = False,
+) -> None:
+    """Copy every chart and image of this repository into one registry; safe to repeat."""
+    out = Console(highlight=False)
+    try:
+        sources = yaml.safe_load((ROOT / "mirror.yaml").read_text())
+        registry = (to or sources["registry"]).rstrip("/")
+        if "://" in registry:
+            raise MirrorError(f"--to {registry}: leave out the scheme: {registry.split('://')[1]}")
+        if not registry:
+            raise MirrorError("no registry to fill: mirror.yaml has none, so name one with --to host/path")
+        with tempfile.TemporaryDirectory() as scratch:
+            copies = planned(ROOT, sources, registry, charts_from or Path(scratch), fetch=not charts_from)
+            if dry_run:
+                for copy in copies:
+                    if not copy.held():
+                        out.print(f"{copy.kind} {copy.source} -> {copy.target}", soft_wrap=True)
+                return
+            failed = copy_missing(out, copies)
+    except MirrorError as error:
+        out.print(f"mirror: {error}", style="red", soft_wrap=True)
+        raise typer.Exit(2) from None
+    if failed:
+        out.print("Run the command again: it goes on with what is missing.")
+        raise typer.Exit(1)
 
 
 if __name__ == "__main__":
