@@ -205,7 +205,7 @@ def answers(stack: Stack) -> dict[str, Counter[tuple[str, str]]]:
     """Send every case while good traffic goes on; return, by door, how often each kind of case got each answer."""
     rng = random.Random(SEED)
     signals = {"/v1/metrics": metrics, "/v1/traces": traces, "/v1/logs": logs}
-    receive = {"/api/v1/otlp/v1/metrics": metrics, "/api/v1/receive": metrics}
+    receive = {"/api/v1/otlp": metrics, "/api/v1/receive": metrics}
     doors = {
         "collector": (stack.url("collector", "otlp-http"), list(otlp_cases(rng, signals, CASES_EACH))),
         "router": (stack.url("router", "write"), list(otlp_cases(rng, receive, CASES_EACH))),
