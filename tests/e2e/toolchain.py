@@ -64,7 +64,18 @@ TOOLS = {
         # `slicelabels`: without it this release panics when labels are built (Prometheus' default label layout changed).
         Tool("thanos", "github.com/thanos-io/thanos", "v0.42.4", {"thanos": "cmd/thanos"}, "3-7", tags="netgo slicelabels"),
         Tool("promtool", "github.com/prometheus/prometheus", "v0.316.0", {"promtool": "cmd/promtool"}, "2-4"),
-        Tool("helm", "helm.sh/helm/v3", "v3.22.0", {"helm": "cmd/helm"}, "1-3"),
+        Tool(
+            "helm",
+            "helm.sh/helm/v3",
+            "v3.22.0",
+            {"helm": "cmd/helm"},
+            "1-3",
+            # The Kubernetes version that `helm template` assumes; without these it is 1.20, which charts refuse.
+            ldflags=" ".join(
+                f"-X helm.sh/helm/v3/pkg/chartutil.k8sVersion{part}={number}"
+                for part, number in zip(("Major", "Minor"), KUBERNETES_VERSION.split("."), strict=False)
+            ),
+        ),
         Tool("registry", "github.com/distribution/distribution/v3", "v3.1.2", {"registry": "cmd/registry"}, "1-2"),
         Tool("etcd", "go.etcd.io/etcd/server/v3", "v3.6.13", {"etcd": ""}, "under 2", wrapped=True),
         Tool("kwok", "sigs.k8s.io/kwok", "v0.7.0", {"kwok": "cmd/kwok"}, "1-2"),

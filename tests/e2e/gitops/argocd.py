@@ -14,13 +14,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from tests.e2e.gitops.kube import Kube, Manifest
 from tests.e2e.processes import LOOPBACK, Processes, free_port, wait_until
-from tests.e2e.toolchain import TOOLS, ToolchainError, module_dir, tool
+from tests.e2e.toolchain import ToolchainError, module_dir, tool
 
 NAMESPACE = "argocd"
 
@@ -212,31 +211,12 @@ def argocd(folder: Path, kube: Kube, trust: dict[str, str]) -> Iterator[ArgoCD]:
         yield ArgoCD(kube)
 
 
-def can_i(policy: Path, role: str, action: str, resource: str, item: str) -> bool:
-    """Return whether an Argo CD RBAC policy (an ``argocd-rbac-cm`` file) lets a role do something."""
-    command = [
-        tool("argocd"),
-        "admin",
-        "settings",
-        "rbac",
-        "can",
-        role,
-        action,
-        resource,
-        item,
-        "--policy-file",
-        policy,
-    ]
-    done = subprocess.run(
-        command,
-        check=False,
-        capture_output=True,
-        text=True,
-        env={**os.environ, "ARGOCD_BINARY_NAME": "argocd"},
-    )
-    answer: Any = done.stdout.strip().splitlines()[-1:] or [done.stderr]
-    assert answer[0] in ("Yes", "No"), done.stderr
-    return answer[0] == "Yes"
-
-
-ARGOCD_VERSION = TOOLS["argocd"].version
+def can_i(kube: Kube, policy: Path, role: str, action: str, resource: str, item: str) -> bool:
+    """Return whether an Argo CD RBAC policy (CSV) lets a role do something, as ``argocd admin`` says."""
+    command = [tool("argocd"), "admin", "settings", "rbac", "can", role, action, resource, item]
+    command += ["--policy-file", policy, "--namespace", NAMESPACE]
+    env = {**os.environ, "ARGOCD_BINARY_NAME": "argocd", "KUBECONFIG": str(kube.kubeconfig)}
+    done = subprocess.run(command, check=False, capture_output=True, text=True, env=env)
+    answer = done.stdout.strip().splitlines()[-1:]
+    assert answer in (["Yes"], ["No"]), done.stdout + done.stderr
+    return answer == ["Yes"]

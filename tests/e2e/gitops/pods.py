@@ -29,7 +29,7 @@ def workloads(manifests: Iterable[Manifest], namespace: str) -> list[Workload]:
     found = []
     for item in manifests:
         kind, name = item["kind"], item["metadata"]["name"]
-        if "test" in item["metadata"].get("annotations", {}).get("helm.sh/hook", ""):
+        if "test" in (item["metadata"].get("annotations") or {}).get("helm.sh/hook", ""):
             continue
         if kind in TEMPLATED:
             template = item["spec"]["template"]

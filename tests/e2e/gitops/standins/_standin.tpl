@@ -31,7 +31,7 @@ spec:
       {{- end }}
       containers:
         - name: {{ .component | default .top.Chart.Name }}
-          image: standin.invalid/{{ .top.Chart.Name }}:{{ .top.Chart.Version }}
+          image: {{ (.top.Values.global).standinRegistry | default "standin.invalid" }}/standin/{{ .top.Chart.Name }}:{{ .top.Chart.Version }}
           {{- with .ports }}
           ports:
             {{- range $name, $number := . }}
