@@ -11,11 +11,13 @@ SAMPLE = 5
 
 
 def settled(context: Context) -> list[Exemplar]:
-    """Return exemplars whose trace had time to arrive, a few, spread from the newest to the oldest."""
+    """Return a few exemplars whose trace had time to arrive, spread evenly from the newest to the oldest."""
     found = [exemplar for exemplar in context.exemplars if exemplar.trace_id]
     old = [exemplar for exemplar in found if time.time() - exemplar.time >= context.settle] or found
-    step = max(1, len(old) // SAMPLE)
-    return old[::step][:SAMPLE]
+    last = len(old) - 1
+    return (
+        [old[index] for index in sorted({round(step * last / (SAMPLE - 1)) for step in range(SAMPLE)})] if old else []
+    )
 
 
 def trace(context: Context) -> Result:
