@@ -66,7 +66,7 @@ class Copy:
         """Tell whether the mirror has it. A tag appears last, so what has one is whole."""
         try:
             run("crane", "digest", self.target)
-        except CommandFailed:
+        except CommandError:
             return False
         return True
 
@@ -78,7 +78,7 @@ class Copy:
             run("crane", "copy", self.source, self.target)
 
 
-class CommandFailed(MirrorError):
+class CommandError(MirrorError):
     """A program ended with an error; its last line is in the message."""
 
 
@@ -87,19 +87,19 @@ def run(*args: str) -> str:
 
     Raises:
         MirrorError: the program is missing.
-        CommandFailed: it failed, or took more than half an hour.
+        CommandError: it failed, or took more than half an hour.
     """
     if not shutil.which(args[0]):
         raise MirrorError(f"{args[0]} is not installed; `make mirror` needs helm and crane")
     try:
         done = subprocess.run(args, capture_output=True, text=True, check=False, timeout=1800)
     except subprocess.TimeoutExpired:
-        raise CommandFailed(f"`{' '.join(args[:4])} ...`: gave up after half an hour") from None
+        raise CommandError(f"`{' '.join(args[:4])} ...`: gave up after half an hour") from None
     if done.returncode:
         # Helm ends with advice on --debug; its error is the line that says so.
         lines = done.stderr.strip().splitlines() or ["failed"]
         said = next((line for line in lines if line.startswith("Error:")), lines[-1])
-        raise CommandFailed(f"`{' '.join(args[:4])} ...`: {said}")
+        raise CommandError(f"`{' '.join(args[:4])} ...`: {said}")
     return done.stdout
 
 
@@ -229,7 +229,7 @@ def copy_missing(out: Console, copies: list[Copy]) -> list[Copy]:
                 continue
             try:
                 copy.make()
-            except CommandFailed as error:
+            except CommandError as error:
                 failed.append(copy)
                 out.print(f"failed {copy.kind} {copy.source}: {error}", style="red", soft_wrap=True)
             else:
