@@ -101,6 +101,9 @@ def needs(node: object, replicas: int = 1) -> Iterator[Need]:
     for key in ("replicas", "replicaCount"):
         if isinstance(node.get(key), int):
             replicas = node[key]
+    autoscaling = node.get("autoscaling")
+    if isinstance(autoscaling, Mapping) and autoscaling.get("enabled"):
+        replicas = autoscaling["minReplicas"]
     for key, child in node.items():
         if key == "resources" and isinstance(child, Mapping):
             requests = child.get("requests") or {}
@@ -149,8 +152,7 @@ def estimate(root: Path, environment: str, load: Load) -> list[tuple[str, str, s
         for argument in ingestor["extraArgs"]
         if argument.startswith("--tsdb.max-exemplars=")
     )
-    instrumentation = (root / "platform-apps/otel-instrumentation/values.yaml").read_text()
-    interval = int(re.search(r"metricExportInterval\w*: *(\d+)", instrumentation)[1]) / 1000
+    interval = values(root / "platform-apps/otel-instrumentation", environment)["metricExportIntervalMs"] / 1000
     c = {name: constant.value for name, constant in CONSTANTS.items()}
 
     series = load.services * load.pods * c["series_per_pod"]
@@ -162,6 +164,8 @@ def estimate(root: Path, environment: str, load: Load) -> list[tuple[str, str, s
     logs = requests * c["logs_per_request"] * c["log_line"] * c["log_compression"] * DAY
     exemplars = min(requests, histograms * 20 / interval)
     window = buffer * ingestors / copies / exemplars if exemplars else float("inf")
+    store = values(root / "platform-apps/thanos-store", environment).get("thanos", {}).get("storeGateway", {})
+    bucket = [("Metrics in the bucket", f"{size(metrics)} /day", "one copy, once the Compactor has dropped the others")]
     return [
         ("Active series", f"{series:,.0f}", "services x pods x series a pod"),
         ("Samples", f"{samples:,.0f} /s", f"series / export interval ({interval:g} s)"),
@@ -177,7 +181,7 @@ def estimate(root: Path, environment: str, load: Load) -> list[tuple[str, str, s
             "buffer x ingestors / copies / exemplars a second (at most 20 a histogram and interval)",
         ),
         ("Metrics on disk", f"{size(metrics * copies)} /day", f"samples x bytes a sample x {copies} copies"),
-        ("Metrics in the bucket", f"{size(metrics)} /day", "one copy, once the Compactor has dropped the others"),
+        *(bucket if store.get("enabled") else []),
         ("Traces", f"{size(traces)} /day", "requests x spans x bytes x compression"),
         ("Logs", f"{size(logs)} /day", "requests x lines x bytes x compression"),
         (
@@ -240,7 +244,7 @@ def main(
         table.add_section()
         table.add_row("total", f"{total.cpu:.4g}", size(total.memory), size(total.disk))
         out.print(table)
-        title = f"{services} services of {pods} pods, {rate:g} requests a second each, in {environment}"
+        title = f"Added in {environment} by {services} x {pods} pods at {rate:g} requests a second of each service"
         table = Table("what", "amount", "from", title=title, title_justify="left")
         for row in estimate(ROOT, environment, load):
             table.add_row(*row)
