@@ -16,16 +16,19 @@ export TF_DATA_DIR=$PWD/.terraform/$ENVIRONMENT # one for each environment: thei
 [ -z "${KUBECONFIG:-}" ] || export TF_VAR_kube_config_path=$KUBECONFIG
 
 # A laptop's cluster comes and goes: its state stays a file, whatever backend.tf says for the others.
+log=$(mktemp)
+trap 'rm -f backend_override.tf "$log"' EXIT
 rm -f backend_override.tf
 if [ "$ENVIRONMENT" = local ] && ! grep -q 'backend "local"' backend.tf; then
-  trap 'rm -f backend_override.tf' EXIT
   printf 'terraform {\n  backend "local" {}\n}\n' >backend_override.tf
 fi
 
-log=$(mktemp)
-trap 'rm -f backend_override.tf "$log"' EXIT
-
-terraform init -input=false -reconfigure -backend-config="environments/$ENVIRONMENT.backend.hcl" >"$log" 2>&1 ||
+backend=(-backend-config="environments/$ENVIRONMENT.backend.hcl")
+if [ "$ENVIRONMENT" != local ] && grep -q 'backend "kubernetes"' backend.tf; then # state in the cluster that it describes
+  [ -z "${KUBECONFIG:-}" ] || backend+=(-backend-config="config_path=$KUBECONFIG")
+  [ -z "$CONTEXT" ] || backend+=(-backend-config="config_context=$CONTEXT")
+fi
+terraform init -input=false -reconfigure "${backend[@]}" >"$log" 2>&1 ||
   die "terraform init failed:" "$(cat "$log")"
 
 variables=()

@@ -10,8 +10,6 @@ cd "$(dirname "$0")/.."
 environments=(local production)
 for environment in "${environments[@]}"; do scripts/render.sh "$environment" "build/before/$environment"; done
 .venv/bin/cruft update --skip-apply-ask
-# A changed pin needs its chart fetched again.
-rm -rf platform-apps/*/charts
 for environment in "${environments[@]}"; do scripts/render.sh "$environment" "build/after/$environment"; done
 
 rejected=$(find . -name '*.rej' -not -path './.venv/*')

@@ -83,7 +83,7 @@ variable "domain" {
 }
 
 variable "kube_config_path" {
-  description = "kubeconfig file of the cluster."
+  description = "kubeconfig file of the cluster, or several separated by colons."
   type        = string
   default     = "~/.kube/config"
 }
