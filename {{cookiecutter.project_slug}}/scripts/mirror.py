@@ -12,7 +12,9 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Annotated
 
@@ -154,30 +156,33 @@ def images_of(documents: Iterable[object]) -> set[str]:
 
 
 def rendered(root: Path, packages: Path) -> Iterator[object]:
-    """Yield every manifest of every chart, in both environments; ``packages`` holds the fetched upstream charts."""
-    with tempfile.TemporaryDirectory() as scratch:
+    """Yield every manifest of every chart, in both environments; ``packages`` holds the fetched upstream charts.
+
+    Neither CRDs nor `helm test` pods are among them: those hold no images, and Argo CD never runs these.
+    """
+    with tempfile.TemporaryDirectory() as scratch, ThreadPoolExecutor() as pool:
+        # A chart, and the folder of its value files.
+        pairs = []
         for source in chart_files(root):
             folder = Path(scratch) / source.parent.name
             shutil.copytree(source.parent, folder, ignore=shutil.ignore_patterns("charts", "Chart.lock"))
             (folder / "charts").mkdir()
             for name, version in dependencies(source):
                 shutil.copy2(packages / f"{name}-{version}.tgz", folder / "charts")
-            yield from template(folder, folder)
-    for name, version in terraform_charts(root):
-        if name == "argo-cd":  # argocd-apps makes no pods
-            yield from template(packages / f"{name}-{version}.tgz", root / "terraform/modules/argocd-server")
+            pairs.append((folder, folder))
+        for name, version in terraform_charts(root):
+            if name == "argo-cd":  # argocd-apps makes no pods
+                pairs.append((packages / f"{name}-{version}.tgz", root / "terraform/modules/argocd-server"))
+        for text in pool.map(template, *zip(*product(pairs, ENVIRONMENTS), strict=True)):
+            yield from yaml.load_all(text, Loader=_Loader)
 
 
-def template(chart: Path, values: Path) -> Iterator[object]:
-    """Yield the manifests of a chart with the value files of each environment that stand in ``values``.
-
-    Neither CRDs nor `helm test` pods are among them: those hold no images, and Argo CD never runs these.
-    """
-    for environment in ENVIRONMENTS:
-        files = [file for file in (values / "values.yaml", values / f"values-{environment}.yaml") if file.is_file()]
-        options = [word for file in files for word in ("--values", str(file))]
-        text = run("helm", "template", "mirror", str(chart), "--skip-tests", "--kube-version", KUBERNETES, *options)
-        yield from yaml.load_all(text, Loader=_Loader)
+def template(pair: tuple[Path, Path], environment: str) -> str:
+    """Return the manifests of a chart with the value files of an environment, of those that there are."""
+    chart, values = pair
+    files = [file for file in (values / "values.yaml", values / f"values-{environment}.yaml") if file.is_file()]
+    options = [word for file in files for word in ("--values", str(file))]
+    return run("helm", "template", "mirror", str(chart), "--skip-tests", "--kube-version", KUBERNETES, *options)
 
 
 def upstream(image: str, registry: str, sources: Mapping[str, str]) -> tuple[str, str]:
@@ -221,22 +226,30 @@ def planned(root: Path, sources: Mapping, registry: str, packages: Path, fetch: 
 
 
 def copy_missing(out: Console, copies: list[Copy]) -> list[Copy]:
-    """Make the copies that the mirror does not hold, and return those that failed."""
+    """Make the copies that the mirror does not hold, four at a time, and return those that failed."""
     copied, failed = 0, []
-    with Progress(console=out) as progress:
-        for copy in progress.track(copies, description="mirror"):
-            if copy.held():
-                continue
-            try:
-                copy.make()
-            except CommandError as error:
+    with Progress(console=out) as progress, ThreadPoolExecutor(4) as pool:
+        done = zip(copies, pool.map(attempt, copies), strict=True)
+        for copy, result in progress.track(done, total=len(copies), description="mirror"):
+            if isinstance(result, CommandError):
                 failed.append(copy)
-                out.print(f"failed {copy.kind} {copy.source}: {error}", style="red", soft_wrap=True)
-            else:
+                out.print(f"failed {copy.kind} {copy.source}: {result}", style="red", soft_wrap=True)
+            elif result:
                 copied += 1
                 out.print(f"copied {copy.kind} {copy.target}", soft_wrap=True)
     out.print(f"{copied} copied, {len(copies) - copied - len(failed)} already there, {len(failed)} failed")
     return failed
+
+
+def attempt(copy: Copy) -> bool | CommandError:
+    """Make a copy unless the mirror holds it; return whether it was made, or why it failed."""
+    if copy.held():
+        return False
+    try:
+        copy.make()
+    except CommandError as error:
+        return error
+    return True
 
 
 def main(
