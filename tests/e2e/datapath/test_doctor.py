@@ -59,29 +59,30 @@ def doctor(stack: Stack, repository: Path | None = None, *arguments: str) -> sub
     )
 
 
-def first_finding(stack: Stack, repository: Path | None = None) -> str | None:
-    """Send a few requests, run the doctor, and return the finding at the first broken hop (None: no hop is broken)."""
+def first_broken(stack: Stack, repository: Path | None = None) -> str:
+    """Send a few requests, run the doctor, and return the first broken hop as "finding: evidence" ("" where none is)."""
     if "app" in stack.parts:
         stack.checkouts(3, "/unstable?delay_ms=1")
     done = doctor(stack, repository, "--json")
-    report = json.loads(done.stdout)
-    assert done.returncode == (1 if report["first"] else 0)
-    return report["first"] and report["first"]["finding"]
+    first = json.loads(done.stdout)["first"]
+    assert done.returncode == (1 if first else 0)
+    return f"{first['finding']}: {first['evidence']}" if first else ""
 
 
-def names(stack: Stack, finding: str | None, repository: Path | None = None) -> None:
-    """Wait until the doctor names ``finding``: samples from before a fault must grow old first."""
+def names(stack: Stack, finding: str, evidence: str = "", repository: Path | None = None) -> None:
+    """Wait until the doctor names ``finding`` ("": nothing) with ``evidence``: samples from before a fault must grow old."""
 
     def named() -> bool:
-        found = first_finding(stack, repository)
-        assert found == finding, f"the doctor says {found}"
+        found = first_broken(stack, repository)
+        assert found.partition(":")[0] == finding, f"the doctor says {found or 'nothing'}"
+        assert evidence in found
         return True
 
-    wait_until(named, f"the doctor names {finding}", timeout=60, interval=1)
+    wait_until(named, f"the doctor names {finding or 'nothing'}", timeout=60, interval=1)
 
 
 def test_a_healthy_platform_has_no_broken_hop(stack: Stack) -> None:
-    names(stack, None)
+    names(stack, "")
     hops = {hop["hop"]: hop for hop in json.loads(doctor(stack, None, "--json").stdout)["hops"]}
     looked = {name for name, hop in hops.items() if hop["status"] == "ok"}
     # Only what needs a cluster or a Grafana is left out, and each says why.
@@ -93,7 +94,7 @@ def test_a_healthy_platform_has_no_broken_hop(stack: Stack) -> None:
 
 
 def test_the_table_reads_without_colours(stack: Stack) -> None:
-    names(stack, None)
+    names(stack, "")
     done = doctor(stack)
     assert done.returncode == 0, done.stdout
     assert "No hop is broken" in done.stdout
@@ -157,44 +158,59 @@ def without_exporter(signal: str) -> Callable[[dict], dict]:
 
 
 Fault = Callable[[Stack], AbstractContextManager]
-LIVE: dict[str, tuple[Fault, str]] = {
+LIVE: dict[str, tuple[Fault, str, str]] = {
     "exemplar flag missing": (
         lambda s: s.changed("ingestor", without("--tsdb.max-exemplars")),
         "exemplar-flag-missing",
+        "room for 0 exemplars",
     ),
-    "query not connected": (lambda s: s.changed("query", without("--endpoint=")), "query-not-connected"),
-    "router down": (lambda s: stopped(s, "router"), "receive-down"),
-    "ingestor down": (lambda s: stopped(s, "ingestor"), "receive-down"),
-    "query down": (lambda s: stopped(s, "query"), "query-down"),
-    "collector down": (lambda s: stopped(s, "collector"), "collector-down"),
-    "trace store down": (lambda s: store_stopped(s.traces), "tempo-down"),
-    "log store down": (lambda s: store_stopped(s.logs), "loki-down"),
-    "trace expired": (traces_expired, "trace-expired"),
-    "log backend without the trace id": (no_trace_ids, "logs-without-trace-id"),
-    "metrics exporter removed": (lambda s: s.changed("collector", without_exporter("metrics")), "exporter-removed"),
-    "traces exporter removed": (lambda s: s.changed("collector", without_exporter("traces")), "exporter-removed"),
+    "query not connected": (
+        lambda s: s.changed("query", without("--endpoint=")),
+        "query-not-connected",
+        "no Receive ingestor",
+    ),
+    "router down": (lambda s: stopped(s, "router"), "receive-down", "router at"),
+    "ingestor down": (lambda s: stopped(s, "ingestor"), "receive-down", "receive at"),
+    "query down": (lambda s: stopped(s, "query"), "query-down", "query at"),
+    "collector down": (lambda s: stopped(s, "collector"), "collector-down", "collector at"),
+    "trace store down": (lambda s: store_stopped(s.traces), "tempo-down", "tempo at"),
+    "log store down": (lambda s: store_stopped(s.logs), "loki-down", "loki at"),
+    "trace expired": (traces_expired, "trace-expired", "404"),
+    "log backend without the trace id": (no_trace_ids, "logs-without-trace-id", "but others of the app"),
+    "metrics exporter removed": (
+        lambda s: s.changed("collector", without_exporter("metrics")),
+        "exporter-removed",
+        "none of its own metrics",
+    ),
+    "traces exporter removed": (
+        lambda s: s.changed("collector", without_exporter("traces")),
+        "exporter-removed",
+        "no exporter has a queue for traces",
+    ),
     "wrong metric name": (
         lambda s: s.changed("app", lambda env: {k: v for k, v in env.items() if k != "OTEL_SEMCONV_STABILITY_OPT_IN"}),
         "semconv-opt-in-missing",
+        "http_server_duration_milliseconds arrives instead",
     ),
     "sampling off": (
         lambda s: s.changed("app", lambda env: env | {"OTEL_TRACES_SAMPLER": "always_off"}),
         "sampling-off",
+        "Tempo has no trace",
     ),
 }
 
 
 @pytest.mark.parametrize("fault", LIVE)
 def test_a_fault_in_the_running_platform_is_named(stack: Stack, fault: str) -> None:
-    inject, finding = LIVE[fault]
+    inject, finding, evidence = LIVE[fault]
     with inject(stack):
-        names(stack, finding)
+        names(stack, finding, evidence)
     if fault == "traces exporter removed":
         sound["since"] = time.time()
 
 
 def test_after_all_faults_no_hop_is_broken(stack: Stack) -> None:
-    names(stack, None)
+    names(stack, "")
 
 
 # Faults in the files: component's file, what stands there, what stands there instead.
@@ -264,7 +280,7 @@ def test_a_fault_in_the_files_is_named(stack: Stack, tmp_path: Path, fault: str)
     assert any(old in path.read_text() for path in files), f"{old!r} is not in {pattern}"
     for path in files:
         path.write_text(path.read_text().replace(old, new))
-    names(stack, finding, repository)
+    names(stack, finding, repository=repository)
 
 
 def test_every_finding_has_its_section_in_the_runbook(stack: Stack) -> None:

@@ -14,10 +14,8 @@ def settled(context: Context) -> list[Exemplar]:
     """Return a few exemplars whose trace had time to arrive, spread evenly from the newest to the oldest."""
     found = [exemplar for exemplar in context.exemplars if exemplar.trace_id]
     old = [exemplar for exemplar in found if time.time() - exemplar.time >= context.settle] or found
-    last = len(old) - 1
-    return (
-        [old[index] for index in sorted({round(step * last / (SAMPLE - 1)) for step in range(SAMPLE)})] if old else []
-    )
+    places = {round(step * (len(old) - 1) / (SAMPLE - 1)) for step in range(SAMPLE)} if old else ()
+    return [old[place] for place in sorted(places)]
 
 
 def trace(context: Context) -> Result:
