@@ -13,8 +13,8 @@ variable "platform" {
   type        = string
 
   validation {
-    condition     = can(regex("^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$", var.platform))
-    error_message = "platform must be a DNS label: lower-case letters, digits and dashes, at most 63 characters."
+    condition     = can(regex("^[a-z0-9]([-a-z0-9]{0,40}[a-z0-9])?$", var.platform))
+    error_message = "platform must be a DNS label: lower-case letters, digits and dashes, at most 42 characters (Helm limits release names to 53)."
   }
 }
 

@@ -1,11 +1,6 @@
 variable "platform" {
   description = "Value of the label app.kubernetes.io/part-of."
   type        = string
-
-  validation {
-    condition     = length(var.platform) <= 42
-    error_message = "platform may have at most 42 characters: Helm limits release names to 53."
-  }
 }
 
 variable "namespaces" {
