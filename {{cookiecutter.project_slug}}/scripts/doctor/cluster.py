@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import select
 import shutil
@@ -70,19 +71,17 @@ class Cluster(AbstractContextManager):
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            text=True,
-            bufsize=1,
         )
         self._forwards.append(process)
-        deadline, said = time.monotonic() + self.timeout, "not up in time"
-        while (left := deadline - time.monotonic()) > 0 and select.select([process.stdout], [], [], left)[0]:
-            line = process.stdout.readline()
-            if found := re.search(r"Forwarding from 127\.0\.0\.1:(\d+)", line):
+        output, deadline, said = process.stdout.fileno(), time.monotonic() + self.timeout, ""
+        while (left := deadline - time.monotonic()) > 0 and select.select([output], [], [], left)[0]:
+            chunk = os.read(output, 4096).decode(errors="replace")
+            said += chunk
+            if found := re.search(r"Forwarding from 127\.0\.0\.1:(\d+) ", said):
                 return f"http://127.0.0.1:{found[1]}"
-            if not line:
+            if not chunk:
                 break
-            said = line.strip() or said
-        raise UnreachableError(f"port-forward to {target}: {said}")
+        raise UnreachableError(f"port-forward to {target}: {said.strip() or 'not up in time'}")
 
     def _command(self, *args: str) -> list[str]:
         if not shutil.which("kubectl"):

@@ -127,7 +127,7 @@ class Context:
             auth, headers = None, {**headers, "Authorization": f"Bearer {self.grafana_token}"}
         try:
             answer = self.http.get(base + path, params=params, headers=headers, auth=auth)
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise UnreachableError(f"{backend} at {_shown(base)}: {str(error) or type(error).__name__}") from None
         if answer.status_code != 200 and answer.status_code not in allow:
             raise UnreachableError(f"{backend} at {_shown(base)}: GET {path} says {answer.status_code}")

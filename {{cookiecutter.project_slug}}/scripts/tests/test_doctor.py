@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,10 +13,11 @@ import httpx
 import pytest
 from rich.console import Console
 
-from scripts.doctor.checks import CHECKS, app, collector, grafana, metrics, traces, walk
+from scripts.doctor.checks import CHECKS, app, collector, grafana, metrics, platform, traces, walk
+from scripts.doctor.cluster import Cluster
 from scripts.doctor.context import Context, hexadecimal
 from scripts.doctor.findings import FINDINGS
-from scripts.doctor.model import Status
+from scripts.doctor.model import Status, UnreachableError
 from scripts.doctor.names import METRIC
 from scripts.doctor.report import as_json, first_broken, show
 from scripts.doctor.repository import Repository
@@ -244,6 +246,84 @@ def test_a_walk_ends_whatever_the_backends_answer_and_shows_no_password() -> Non
         console = Console(record=True, width=200, file=None, quiet=True)
         show(walked, console)
         assert marker not in as_json(walked) + console.export_text()
+
+
+def fake_kubectl(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
+    program = folder / "kubectl"
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o700)
+    monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
+
+
+def test_a_forward_ends_with_the_doctor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = (
+        f"echo $$ > {tmp_path}/pid; echo 'a warning'; echo 'Forwarding from 127.0.0.1:34567 -> 3200'; exec sleep 60"
+    )
+    fake_kubectl(tmp_path, monkeypatch, script)
+    with Cluster(timeout=5) as cluster:
+        assert cluster.forward("observability", "service/tempo", 3200) == "http://127.0.0.1:34567"
+        os.kill(int((tmp_path / "pid").read_text()), 0)
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text()), 0)
+
+
+@pytest.mark.parametrize(
+    ("script", "says"),
+    [("echo 'error: services \"tempo\" not found' >&2; exit 1", "not found"), ("exec sleep 60", "not up in time")],
+)
+def test_a_forward_that_fails_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, says: str) -> None:
+    fake_kubectl(tmp_path, monkeypatch, script)
+    with Cluster(timeout=0.5) as cluster, pytest.raises(UnreachableError, match=says):
+        cluster.forward("observability", "service/tempo", 3200)
+
+
+def pod(*init: str, phase: str = "Running") -> dict:
+    return {
+        "metadata": {"name": "flask-app-0"},
+        "spec": {"initContainers": [{"name": name} for name in init]},
+        "status": {"phase": phase},
+    }
+
+
+@pytest.mark.parametrize(
+    ("items", "finding"),
+    [
+        ([pod(app.INIT_CONTAINER)], None),
+        ([pod()], "app-not-instrumented"),
+        ([pod(phase="Pending")], "app-not-running"),
+        ([], "app-not-running"),
+    ],
+)
+def test_pods(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, items: list[dict], finding: str | None) -> None:
+    (tmp_path / "answer.json").write_text(json.dumps({"items": items}))
+    fake_kubectl(tmp_path, monkeypatch, f"cat {tmp_path}/answer.json")
+    assert app.pods(context(cluster=Cluster())).finding == finding
+
+
+@pytest.mark.parametrize(
+    ("items", "finding"),
+    [
+        ([("Synced", "Healthy")], None),
+        ([("Synced", "Healthy"), ("OutOfSync", "Healthy")], "application-unhealthy"),
+        ([("Synced", "Degraded")], "application-unhealthy"),
+        ([], "application-unhealthy"),
+    ],
+)
+def test_applications(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, items: list[tuple], finding: str | None) -> None:
+    status = [{"sync": {"status": sync}, "health": {"status": health}} for sync, health in items]
+    answer = {"items": [{"metadata": {"name": "tempo"}, "status": each} for each in status]}
+    (tmp_path / "answer.json").write_text(json.dumps(answer))
+    fake_kubectl(tmp_path, monkeypatch, f"cat {tmp_path}/answer.json")
+    assert platform.applications(context(cluster=Cluster())).finding == finding
+
+
+def test_without_a_cluster_git_is_checked_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_kubectl(tmp_path, monkeypatch, "echo 'connection refused' >&2; exit 1")
+    seen = Context(Repository(ROOT, "local"), cluster=Cluster(timeout=1))
+    results = {check.name: result for check, result in walk(seen)}
+    assert results["Cluster"].finding == "cluster-unreachable"
+    assert [result.finding for result in results.values() if result.finding] == ["cluster-unreachable"]
+    assert results["Panels in git"].status is Status.OK
 
 
 def test_the_report_ends_with_cause_and_fix() -> None:
