@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -58,17 +59,18 @@ class Platform:
     kube: Kube
     registry: Registry
     argocd: ArgoCD | None = None
+    _known: dict[str, list[Release]] = field(default_factory=dict, repr=False)
 
     def releases(self) -> list[Release]:
         """Return the Helm releases that Terraform makes of the repository's present state."""
-        return releases(
-            self.folder,
-            self.environment,
-            working_copy="",
-            repo_url=f"file://{self.folder}",
-            kube_config_path=str(self.kube.kubeconfig),
-            kube_context="",
-        )
+        # What Terraform reads decides; asking it again takes a second.
+        names = ("*.tf", "*.tfvars", "*.tftpl", "application.yaml", "Chart.yaml", "values*.yaml")
+        files = sorted(path for name in names for path in self.folder.rglob(name))
+        state = sha256(b"".join(str(path).encode() + path.read_bytes() for path in files)).hexdigest()
+        if state not in self._known:
+            where = {"working_copy": "", "repo_url": f"file://{self.folder}", "kube_context": ""}
+            self._known[state] = releases(self.folder, self.environment, **where)
+        return self._known[state]
 
     def install(self, wanted: list[Release]) -> None:
         """Install releases one after the other."""

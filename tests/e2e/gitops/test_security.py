@@ -173,7 +173,8 @@ NO_SECRETS = {
     r"automountServiceAccountToken:": "a switch",
     r"^\s*(external|sealed)-secrets: ": "names of charts and registries",
     r"existingSecret: ": "the name of a Secret",
-    r"^\s*password: admin-password": "the name of a key in a Secret",
+    r"password: \"?admin-password\b": "the name of a key in a Secret",
+    r"^secret_suffix ": "part of the name of the Secret that holds Terraform's state",
     r"@sha256:": "the digest of an image",
     r"^TRACE, SPAN = ": "the example ids of the W3C's trace context",
 }

@@ -192,10 +192,12 @@ def test_flask_app_comes_from_an_oci_registry_too(
     ]
     try:
         platform.install(in_oci)
+        synced.refresh("flask-app")  # the Application may have been looked at before its project
         app = wait_until(lambda: _synced_from(synced, f"{mirror.host}/acme"), "synced from OCI", 90, interval=0.5)
         assert app["status"]["sync"]["revisions"][0] == "0.1.0"
     finally:
         platform.install(in_git)
+        synced.refresh("flask-app")
         wait_until(lambda: _synced_from(synced, f"file://{platform.folder}"), "synced from git again", 90, interval=0.5)
 
 
