@@ -76,6 +76,8 @@ TOOLS = {
                 for part, number in zip(("Major", "Minor"), KUBERNETES_VERSION.split("."), strict=False)
             ),
         ),
+        # The version of the controller in platform-apps/sealed-secrets.
+        Tool("kubeseal", "github.com/bitnami-labs/sealed-secrets", "v0.36.6", {"kubeseal": "cmd/kubeseal"}, "under 2"),
         Tool("registry", "github.com/distribution/distribution/v3", "v3.1.2", {"registry": "cmd/registry"}, "1-2"),
         Tool("etcd", "go.etcd.io/etcd/server/v3", "v3.6.13", {"etcd": ""}, "under 2", wrapped=True),
         Tool("kwok", "sigs.k8s.io/kwok", "v0.7.0", {"kwok": "cmd/kwok"}, "1-2"),
