@@ -176,6 +176,12 @@ def test_a_silent_collector_is_not_blamed_while_receive_is_down() -> None:
     assert collector.live(context({"/api/v1/stores": STORES}, {})).finding == "exporter-removed"
 
 
+@pytest.mark.parametrize(("waiting", "finding"), [(10, None), (90, "queue-filling")])
+def test_a_queue_that_fills_is_named(waiting: float, finding: str | None) -> None:
+    numbers = {"time() -": 1, "queue_capacity": 100, "queue_size": waiting, "rate": 5}
+    assert collector.live(context({"/api/v1/stores": STORES}, numbers)).finding == finding
+
+
 def test_this_repository_has_nothing_to_mend() -> None:
     seen = context()
     for check in (metrics.receive_settings, metrics.query_settings, grafana.datasources_in_git, grafana.panels_in_git):
