@@ -334,7 +334,12 @@ CONTRACT = (
         {"/api/v1/otlp", "/api/v1/otlp/v1/metrics", "/api/v1/receive"},
         text(r"thanos-receive-router[\w.]*:19291(/[\w/]*)", "platform-apps/*", "docs/*"),
     ),
-    Fact("path of Loki", {"/otlp"}, text(r"logs: http://loki[\w.]*:3100(/\w*)", "platform-apps/otel-collector/*")),
+    Fact(
+        "path of Loki",
+        {"/otlp"},
+        text(r"http://loki[\w.]*:3100(/\w*)", "platform-apps/otel-collector/*"),
+        optional=True,
+    ),
     Fact("gateway", {"otel"}, text(r"name: (otel)\b(?!-)", "platform-apps/otel-collector/templates/*")),
     Fact(
         "full names of the Thanos releases",
