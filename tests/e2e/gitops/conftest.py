@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
 from tests.e2e.bake import bake
-from tests.e2e.gitops.argocd import ArgoCD, argocd
+from tests.e2e.gitops.argocd import NAMESPACE, ArgoCD, argocd
 from tests.e2e.gitops.control_plane import control_plane
 from tests.e2e.gitops.controllers import controllers
 from tests.e2e.gitops.kube import Kube
@@ -23,22 +24,28 @@ ANSWERS = {"include_fluent_bit": "true", "log_backend": "loki"}
 MIRROR = "mirror"
 
 
-def pytest_report_header() -> str:
-    """Say which charts and which cluster the suite works with."""
+# A cluster of somebody's, where pods run, webhooks answer and images come from the public registries. Else there is none of it.
+GIVEN_CLUSTER = os.environ.get("E2E_KUBECONFIG")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say which charts, which cluster and which Terraform the suite worked with."""
     charts = os.environ.get("UPSTREAM_CHARTS")
-    return (
-        f"gitops: charts: {f'those in {charts}, stand-ins for others' if charts else 'stand-ins (UPSTREAM_CHARTS is not set)'}; "
-        f"cluster: {os.environ.get('E2E_KUBECONFIG') or 'a control plane on loopback'}; "
-        f"Terraform: {os.environ.get('TF_PLUGIN_MIRROR') or 'without the Helm provider (TF_PLUGIN_MIRROR is not set)'}"
-    )
+    plugins = os.environ.get("TF_PLUGIN_MIRROR")
+    off = ", ".join(WEBHOOKS_OFF)
+    for line in (
+        f"charts: {f'the real ones of {charts}, stand-ins for others' if charts else 'stand-ins (UPSTREAM_CHARTS is not set)'}",
+        f"cluster: {GIVEN_CLUSTER or f'a control plane on loopback, with the webhooks of {off} switched off'}",
+        f"Helm provider: {f'from {plugins}' if plugins else 'from the network, or not at all (TF_PLUGIN_MIRROR is not set)'}",
+    ):
+        terminalreporter.write_line(f"gitops: {line}")
 
 
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kube]:
     """A cluster: the one of ``E2E_KUBECONFIG``, else a control plane with an empty etcd."""
-    given = os.environ.get("E2E_KUBECONFIG")
-    if given:
-        yield Kube(Path(given))
+    if GIVEN_CLUSTER:
+        yield Kube(Path(GIVEN_CLUSTER))
         return
     with control_plane(tmp_path_factory.mktemp("control-plane")) as kube:
         yield kube
@@ -53,10 +60,15 @@ def mirror(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
 
 def bake_for(folder: Path, mirror: Registry, **answers: str) -> Path:
     """Bake a platform that takes its charts from the mirror, push those there, and commit the platform to git."""
-    baked = bake(folder, chart_registry=f"{mirror.host}/{MIRROR}", oci_registry=f"{mirror.host}/acme", **answers)
+    where = {
+        "oci_registry": f"{mirror.host}/acme",
+        "chart_registry": "" if GIVEN_CLUSTER else f"{mirror.host}/{MIRROR}",
+    }
+    baked = bake(folder, **where, **answers)
     mirror.push_charts(packages(wanted(baked), folder / "packages"), MIRROR)
-    for component, values in WEBHOOKS_OFF.items():
-        write_overlay(baked, component, "local", values)
+    if not GIVEN_CLUSTER:
+        for component, values in WEBHOOKS_OFF.items():
+            write_overlay(baked, component, "local", values)
     shutil.rmtree(baked / ".git", ignore_errors=True)
     git(baked, "init", "--quiet", "-b", "main")
     git(baked, "add", "--all")
@@ -72,9 +84,11 @@ def platform(tmp_path_factory: pytest.TempPathFactory, cluster: Kube, mirror: Re
     wanted_releases = made.releases()
     first = [release for release in wanted_releases if not release.name.startswith("argocd-app-")]
     made.install(first)
+    if GIVEN_CLUSTER:  # its own Argo CD runs there, and cannot read a repository of this machine
+        cluster.run("scale", "statefulset/argocd-application-controller", "-n", NAMESPACE, "--replicas=0")
     with (
         argocd(tmp_path_factory.mktemp("argocd"), cluster, mirror.trust) as running,
-        controllers(cluster),
+        nullcontext() if GIVEN_CLUSTER else controllers(cluster),
     ):
         made.argocd = running
         made.install([release for release in wanted_releases if release not in first])

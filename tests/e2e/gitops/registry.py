@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import ssl
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -49,7 +50,7 @@ class Registry:
         """Return the names of everything that the registry holds."""
         answer = httpx.get(
             f"https://{self.host}/v2/_catalog?n=1000",
-            verify=str(self.authority),
+            verify=ssl.create_default_context(cafile=self.authority),
             trust_env=False,
         )
         answer.raise_for_status()
@@ -62,7 +63,9 @@ def registry(folder: Path) -> Iterator[Registry]:
     folder.mkdir(parents=True, exist_ok=True)
     authority = trustme.CA()
     serving = authority.issue_cert(LOOPBACK, "localhost")
-    authority.cert_pem.write_to_path(folder / "ca.crt")
+    # Whoever trusts this registry goes on trusting the public ones.
+    public = Path(ssl.get_default_verify_paths().cafile or "")
+    (folder / "ca.crt").write_bytes(authority.cert_pem.bytes() + (public.read_bytes() if public.is_file() else b""))
     serving.private_key_and_cert_chain_pem.write_to_path(folder / "serving.pem")
     host = f"{LOOPBACK}:{free_port()}"
     pair = {
