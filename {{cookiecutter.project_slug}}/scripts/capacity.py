@@ -23,6 +23,10 @@ ENVIRONMENTS = ("local", "production")
 DAY = 86_400
 _UNITS = {"": 1, "m": 1e-3, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "k": 1e3, "M": 1e6, "G": 1e9}
 
+# Values of containers that run before their pod's others and ask for less (init containers), of one-time Jobs and of
+# `helm test`: the scheduler has no room to keep for them.
+PASSING = {"init", "copyutil", "redisSecretInit", "testFramework"}
+
 
 @dataclass(frozen=True)
 class Constant:
@@ -95,7 +99,10 @@ class Need:
 
 
 def needs(node: object, replicas: int = 1) -> Iterator[Need]:
-    """Yield what each container and volume below ``node`` asks for, times the replicas that hold there."""
+    """Yield what each container and volume below ``node`` asks for, times the replicas that hold there.
+
+    A DaemonSet counts as one pod: its values do not know how many nodes there are.
+    """
     if not isinstance(node, Mapping) or node.get("enabled") is False:
         return
     for key in ("replicas", "replicaCount"):
@@ -114,7 +121,7 @@ def needs(node: object, replicas: int = 1) -> Iterator[Need]:
                 yield Need(disk=quantity(child["size"]) * replicas)
         elif key == "volumeSize":
             yield Need(disk=quantity(child) * replicas)
-        else:
+        elif key not in PASSING:
             yield from needs(child, replicas)
 
 
