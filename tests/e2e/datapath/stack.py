@@ -205,14 +205,17 @@ class Stack:
             arguments.append(f"--receive.capnproto-address={self.address(part, 'capnproto')}")
         return [argument.replace("$(NAME)", f"thanos-{part}-0") for argument in arguments]
 
-    def app_environment(self) -> dict[str, str]:
-        """Return the environment of the simulator: the Instrumentation resource's, compressed, sent to our collector."""
-        env = substitute(
+    def baked_environment(self) -> dict[str, str]:
+        """Return the environment that the Instrumentation resource gives an app, sending to our collector."""
+        return substitute(
             self.declared.sdk_environment(),
             {f"otel-collector.{NAMESPACE}.svc.cluster.local:4318": self.address("collector", "otlp-http")},
         )
+
+    def app_environment(self) -> dict[str, str]:
+        """Return the environment of the simulator: as baked, but compressed."""
         return (
-            env
+            self.baked_environment()
             | COMPRESSED
             | {
                 "OTEL_SERVICE_NAME": "checkout",
@@ -381,15 +384,15 @@ class Stack:
 
         wait_until(remaining, f"{seconds:g} s of {mode} mode", timeout=120, interval=0.5)
 
-    def load(self, users: int, seconds: float, name: str = "load") -> Process:
-        """Start the baked load profile (``app/traffic.sh``) against the simulator; it ends by itself."""
+    def load(self, users: int, seconds: float, name: str = "load", host: str | None = None) -> Process:
+        """Start the baked load profile (``app/traffic.sh``) against a simulator (default: ours); it ends by itself."""
         environment = python_environment(self.declared)
         return self.processes.start(
             name,
             ["bash", self.declared.app / "traffic.sh"],
             env={
                 "PATH": f"{environment}/bin:{os.environ['PATH']}",
-                "HOST": self.url("app"),
+                "HOST": host or self.url("app"),
                 "USERS": str(users),
                 "SPAWN_RATE": str(users),
                 "RUN_TIME": f"{seconds:g}s",

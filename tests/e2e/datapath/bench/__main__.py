@@ -1,0 +1,68 @@
+"""Runs every measurement on a fresh bake and writes docs/benchmarks/README.md and datapath.svg."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.e2e.bake import TEMPLATE, bake
+from tests.e2e.datapath.bench import capacity, delay, histograms, longterm, overhead
+from tests.e2e.datapath.bench.report import Results, page, plot
+from tests.e2e.datapath.conftest import ANSWERS
+from tests.e2e.datapath.declared import Declared
+from tests.e2e.datapath.stack import COMPRESSED, Stack
+from tests.e2e.processes import Processes
+from tests.e2e.toolchain import ToolchainError
+
+OUT = TEMPLATE / "docs" / "benchmarks"
+
+
+def step(name: str, measure: Callable, *arguments):
+    print(f"bench: {name} ...", file=sys.stderr, flush=True)
+    began = time.monotonic()
+    result = measure(*arguments)
+    print(f"bench: {name}: {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
+    return result
+
+
+def main() -> int:
+    with tempfile.TemporaryDirectory(prefix="bench-") as scratch:
+        folder = Path(scratch)
+        declared = Declared(bake(folder / "bake", **ANSWERS))
+        with Processes(folder / "logs") as processes:
+            stack = Stack(declared, processes, folder / "live")
+            # The measured app runs as baked, at the baked intervals; histograms.py compresses its own simulators.
+            baked = {name: value for name, value in stack.baked_environment().items() if name in COMPRESSED}
+            stack.changes["app"] = lambda env: {k: v for k, v in env.items() if k not in COMPRESSED} | baked
+            try:
+                stack.start()
+                growth = step("growth", capacity.growth, stack)
+                waited = step("delay", delay.run, stack)
+                costs = step("overhead", overhead.run, stack)
+                rows = step("histograms", histograms.run, stack)
+                limits = step("limits", capacity.limits, stack)
+            finally:
+                stack.stop()
+        with Processes(folder / "long-logs") as processes:
+            stack = Stack(declared, processes, folder / "long")
+            try:
+                long_rows = step("long term", longterm.run, stack)
+            finally:
+                stack.stop()
+    results = Results(waited, costs, rows, long_rows, limits, growth)
+    OUT.mkdir(parents=True, exist_ok=True)
+    text = page(results)
+    (OUT / "README.md").write_text(text)
+    plot(results, OUT / "datapath.svg")
+    print(text)
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except ToolchainError as error:
+        sys.exit(f"bench: {error}")

@@ -1,0 +1,181 @@
+"""The constants behind a bake's ``make capacity``, measured on the simulator and real Thanos.
+
+    python -m tests.e2e.datapath.bench.constants     print them; they go into scripts/capacity.py by hand
+
+Not measured here: how far Tempo and Loki compress (neither is part of the stack), which stay estimates.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import astuple, dataclass
+from pathlib import Path
+
+import httpx
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+
+from tests.e2e.bake import bake
+from tests.e2e.datapath.bench.synthetic import Service, durations, request
+from tests.e2e.datapath.bench.usage import usage
+from tests.e2e.datapath.declared import Declared
+from tests.e2e.datapath.stack import Stack
+from tests.e2e.processes import Processes
+
+SECONDS = 125  # of real traffic: one chunk of 120 samples, at an export a second
+RATE = 5  # requests/s
+SERIES = 2000  # made ones, to see what a series costs
+SAMPLES = 120  # of each of those
+BUSY = (20, 5)  # requests in normal and in peak mode between two of those
+CHUNK_KINDS = {1: "float", 2: "histogram"}
+
+
+@dataclass
+class Tap:
+    """Counts what reaches the trace store and the log store, and its bytes as OTLP protobuf."""
+
+    spans: int = 0
+    span_bytes: int = 0
+    records: int = 0
+    record_bytes: int = 0
+
+    def into(self, stack: Stack) -> Tap:
+        """Sit between a stack that is not started yet and its stores."""
+        export, post = stack.traces.Export, stack.logs.post
+
+        def count_spans(message, context):
+            self.span_bytes += message.ByteSize()
+            self.spans += sum(len(s.spans) for r in message.resource_spans for s in r.scope_spans)
+            return export(message, context)
+
+        def count_records(path, body, content_type):
+            self.record_bytes += len(body)
+            found = ExportLogsServiceRequest.FromString(body)
+            self.records += sum(len(s.log_records) for r in found.resource_logs for s in r.scope_logs)
+            return post(path, body, content_type)
+
+        stack.traces.Export, stack.logs.post = count_spans, count_records
+        return self
+
+
+def measure(stack: Stack) -> dict[str, float]:
+    """Return the constants by their names in scripts/capacity.py; ``stack`` is not started yet, and ends stopped."""
+    tap = Tap().into(stack)
+    stack.start()
+    stack.warm_up()
+    before, requests = astuple(tap), len(stack.requests())
+    end = time.monotonic() + SECONDS
+    with httpx.Client(trust_env=False, timeout=30) as client:
+        while time.monotonic() < end:
+            began = time.monotonic()
+            client.get(f"{stack.url('app')}/checkout")
+            time.sleep(max(0, began + 1 / RATE - time.monotonic()))
+    stack.settle()
+    requests = len(stack.requests()) - requests
+    spans, span_bytes, records, record_bytes = (now - then for now, then in zip(astuple(tap), before, strict=True))
+    own = '{job="checkout"}'  # with target_info, which has no service_name
+    result = {
+        "series_per_pod": stack.query.value(f"count({own})") or 0,
+        "histograms_per_pod": stack.query.value(f"count(histogram_count({own}))") or 0,
+        "spans_per_request": spans / requests,
+        "span": span_bytes / spans,
+        "logs_per_request": records / requests,
+        "log_line": record_bytes / records,
+        "exemplars_per_export": exemplars_of_one_export(stack),
+    }
+    stack.stop("app", "collector")
+    result |= series_memory(stack)
+    stack.stop()  # Receive writes what it has in memory into a block
+    quiet, busy = (chunk_sizes(stack.data("ingestor") / tenant) for tenant in ("default-tenant", "busy"))
+    return result | {"histogram_sample": busy["histogram"], "float_sample": quiet["float"]}
+
+
+def exemplars_of_one_export(stack: Stack) -> float:
+    """Return how many exemplars one series has after a single export of some hundred requests.
+
+    The SDK sends up to 20, in no order, and Receive takes one only if it is newer than those before it.
+    """
+    since = time.time()
+    with stack.changed("app", lambda env: env | {"OTEL_METRIC_EXPORT_INTERVAL": "3600000"}):
+        stack.checkouts(300, "/unstable?delay_ms=5")
+    # The SDK's only export came when it was stopped.
+    found = stack.query.exemplars(
+        'http_server_request_duration_seconds{http_route="/unstable"}', since, time.time() + 5
+    )
+    by_series: dict[str, int] = {}
+    for exemplar in found:
+        key = json.dumps(exemplar.series, sort_keys=True)
+        by_series[key] = by_series.get(key, 0) + 1
+    return max(by_series.values())
+
+
+def series_memory(stack: Stack) -> dict[str, float]:
+    """Return the bytes by which the ingestor's resident memory grows with each histogram series."""
+    ingestor = stack.parts["ingestor"]
+    services = [Service(f"busy-{number}", "native", time.time()) for number in range(SERIES // 2)]
+    rng = random.Random(1)
+    before = usage(ingestor).resident_bytes
+    moment = time.time() - 5 * SAMPLES
+    with httpx.Client(trust_env=False, timeout=120) as client:
+        for _ in range(SAMPLES):
+            for start in range(0, len(services), 500):
+                some = services[start : start + 500]
+                message, metrics = request(some)
+                for service, metric in zip(some, metrics, strict=True):
+                    service.observe([*durations(rng, False, BUSY[0]), *durations(rng, True, BUSY[1])])
+                    service.write(metric, moment)
+                client.post(
+                    f"{stack.url('router', 'write')}/api/v1/otlp",
+                    content=message.SerializeToString(),
+                    headers={"Content-Type": "application/x-protobuf", "THANOS-TENANT": "busy"},
+                ).raise_for_status()
+            moment += 5
+    return {"series_memory": (usage(ingestor).resident_bytes - before) / SERIES}
+
+
+def chunk_sizes(tenant: Path) -> dict[str, float]:
+    """Return the mean bytes of a sample in the blocks of a tenant's TSDB, by kind (float, histogram)."""
+    count, size = dict.fromkeys(CHUNK_KINDS.values(), 0), dict.fromkeys(CHUNK_KINDS.values(), 0)
+    for segment in tenant.glob("*/chunks/*"):
+        for encoding, data in chunks(segment.read_bytes()):
+            kind = CHUNK_KINDS[encoding]
+            count[kind] += int.from_bytes(data[:2], "big")
+            size[kind] += len(data)
+    assert any(count.values()), f"no samples in the blocks of {tenant}"
+    return {kind: size[kind] / count[kind] for kind in count if count[kind]}
+
+
+def chunks(segment: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield encoding and data of each chunk of a TSDB segment: after a header of 8 bytes, length, encoding, data, checksum."""
+    at = 8
+    while at < len(segment):
+        length = shift = 0
+        while True:
+            byte = segment[at]
+            length, shift, at = length | (byte & 0x7F) << shift, shift + 7, at + 1
+            if not byte & 0x80:
+                break
+        yield segment[at], segment[at + 1 : at + 1 + length]
+        at += 1 + length + 4
+
+
+def main() -> int:
+    """Bake, measure and print."""
+    with tempfile.TemporaryDirectory() as scratch:
+        declared = Declared(bake(Path(scratch) / "bake"))
+        with Processes(Path(scratch) / "logs") as processes:
+            stack = Stack(declared, processes, Path(scratch) / "stack")
+            try:
+                for name, value in measure(stack).items():
+                    print(f"{name:24} {value:,.2f}")
+            finally:
+                stack.stop()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,144 @@
+"""Native against classic histograms of the same simulator: series, bytes on the wire, error of p95, exemplars kept."""
+
+from __future__ import annotations
+
+import math
+import os
+import random
+from dataclasses import dataclass
+
+from tests.e2e.datapath.bench.synthetic import Service, durations, request
+from tests.e2e.datapath.stack import Request, Stack, python_environment, requests_in
+from tests.e2e.processes import LOOPBACK, Process, free_port, wait_until
+
+AGGREGATIONS = {"native": "base2_exponential_bucket_histogram", "classic": "explicit_bucket_histogram"}
+SECONDS = 10
+
+
+@dataclass(frozen=True)
+class Simulator:
+    kind: str
+    process: Process
+    port: int
+
+    @property
+    def service(self) -> str:
+        return f"bench-{self.kind}"
+
+    def told(self) -> list[Request]:
+        return requests_in(self.process.log.read_text(errors="replace"))
+
+
+@dataclass(frozen=True)
+class Row:
+    """``p95_errors`` by mode, relative to the record; ``exemplars`` as a share of the requests."""
+
+    kind: str
+    series: int
+    bytes_per_sample: float
+    p95_errors: dict[str, float]
+    exemplars: float
+
+
+def run(stack: Stack) -> list[Row]:
+    """Return a row for each kind. The stack runs; two simulators of this module's own send to it."""
+    environment = python_environment(stack.declared)
+    simulators = []
+    for kind, aggregation in AGGREGATIONS.items():
+        port = free_port()
+        env = stack.app_environment() | {
+            "OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION": aggregation,
+            "OTEL_SERVICE_NAME": f"bench-{kind}",
+            "OTEL_RESOURCE_ATTRIBUTES": f"service.instance.id=bench-{kind}-0",
+            "PORT": str(port),
+            "PATH": f"{environment}/bin:{os.environ['PATH']}",
+        }
+        process = stack.processes.start(
+            f"bench-{kind}",
+            [environment / "bin" / "opentelemetry-instrument", "gunicorn"],
+            ready=f"http://{LOOPBACK}:{port}/readyz",
+            env=env,
+            cwd=stack.declared.app,
+        )
+        simulators.append(Simulator(kind, process, port))
+    errors: dict[str, dict[str, float]] = {kind: {} for kind in AGGREGATIONS}
+    _load(stack, simulators, "normal")  # so that every series has a first sample
+    for mode in ("normal", "peak"):
+        begin = {simulator.kind: (_settle(stack, simulator), len(simulator.told())) for simulator in simulators}
+        _load(stack, simulators, mode)
+        for simulator in simulators:
+            (start, first), end = begin[simulator.kind], _settle(stack, simulator)
+            values = sorted(r.duration_ms / 1000 for r in simulator.told()[first:] if r.mode == mode)
+            truth = values[math.ceil(0.95 * len(values)) - 1]
+            window = f"{round((end - start) * 1000) + 1}ms"
+            shown = stack.query.value(_p95(simulator, window), end)
+            errors[simulator.kind][mode] = shown / truth - 1
+    rows = []
+    for simulator in simulators:
+        told = simulator.told()
+        seen = {e.trace_id for e in stack.query.exemplars(_selector(simulator), end - 600, end + 10)}
+        series = stack.query.value(
+            f'count({{__name__=~"http_server_request_duration.*",service_name="{simulator.service}"}})'
+        )
+        rows.append(
+            Row(
+                simulator.kind,
+                int(series),
+                _bytes_per_sample(simulator.kind),
+                errors[simulator.kind],
+                sum(r.trace_id in seen for r in told) / len(told),
+            )
+        )
+        simulator.process.stop()
+    return rows
+
+
+def _load(stack: Stack, simulators: list[Simulator], mode: str) -> None:
+    stack.wait_mode(mode, SECONDS + 2.5)
+    loads = [
+        stack.load(12, SECONDS, f"load-{simulator.kind}", f"http://{LOOPBACK}:{simulator.port}")
+        for simulator in simulators
+    ]
+    for load in loads:
+        load.wait_end(SECONDS + 60)
+
+
+def _settle(stack: Stack, simulator: Simulator) -> float:
+    """Wait until Thanos counts what the simulator tells of; return the time of that sample."""
+    active = f'http_server_active_requests{{service_name="{simulator.service}"}}'
+
+    def settled() -> float:
+        at = stack.query.value(f"max(timestamp({active}))") or 0
+        assert stack.query.value(f"sum({active})", at) == 0
+        assert stack.query.value(_count(simulator), at) == len(simulator.told())
+        return at
+
+    return wait_until(settled, f"{simulator.service} is counted", 60)
+
+
+def _selector(simulator: Simulator, suffix: str = "") -> str:
+    suffix = suffix if simulator.kind == "classic" else ""
+    more = ',http_response_status_code=~"200|500"' if suffix != "_bucket" else ""
+    name = f"http_server_request_duration_seconds{suffix or ('_bucket' if simulator.kind == 'classic' else '')}"
+    return f'{name}{{service_name="{simulator.service}"{more}}}'
+
+
+def _count(simulator: Simulator) -> str:
+    selector = _selector(simulator, "_count")
+    return f"sum(histogram_count({selector}))" if simulator.kind == "native" else f"sum({selector})"
+
+
+def _p95(simulator: Simulator, window: str) -> str:
+    selector = _selector(simulator, "_bucket").replace("{", '{http_route="/checkout",')
+    by = " by (le)" if simulator.kind == "classic" else ""
+    return f"histogram_quantile(0.95, sum{by} (rate({selector}[{window}])))"
+
+
+def _bytes_per_sample(kind: str) -> float:
+    """Return the OTLP bytes of one export of one label set after a thousand normal and peak requests."""
+    service, rng = Service("bench", kind, 0), random.Random(3)
+    service.observe([(seconds, True) for peak in (False, True) for seconds, _ in durations(rng, peak, 500)])
+    message, (metric,) = request([service])
+    empty = message.ByteSize()
+    service.write(metric, 1)
+    return message.ByteSize() - empty
