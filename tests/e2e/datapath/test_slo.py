@@ -27,7 +27,8 @@ COMPRESSED = {
             "burnRates": [
                 {"name": "Fast", "long": "6s", "short": "3s", "factor": 1.5, "severity": "page"},
                 {"name": "Slow", "long": "1h", "short": "5m", "factor": 1, "severity": "ticket"},
-            ]
+            ],
+            "minRequests": 20,
         }
     },
     "thanos": {"rule": {"evalInterval": "1s"}},
@@ -142,12 +143,12 @@ def firing(stack: Stack) -> dict[str, dict[str, str]]:
 
 def test_a_peak_fires_and_normal_mode_clears(ruler: Stack) -> None:
     stack = ruler
-    stack.wait_mode("normal", 14)
-    assert stack.load(24, 10).wait_end(60) == 0
-    # Quiet: evaluated all the while, and never over the limit on both windows.
-    evaluations = stack.query.value('min(count_over_time(slo:bad_requests:ratio_rate6s{service_name="checkout"}[8s]))')
-    assert (evaluations or 0) >= 4
-    assert stack.query.instant('count_over_time(ALERTS{alertname=~".*FastBurn"}[8s])') == []
+    stack.wait_mode("normal", 18)
+    assert stack.load(24, 14).wait_end(60) == 0
+    # Quiet: evaluated all the while, and never over the limit on both windows once these are full.
+    evaluations = stack.query.value('min(count_over_time(slo:bad_requests:ratio_rate6s{service_name="checkout"}[5s]))')
+    assert (evaluations or 0) >= 3
+    assert stack.query.instant('count_over_time(ALERTS{alertname=~".*FastBurn"}[5s])') == []
 
     stack.wait_mode("peak", 12)
     load = stack.load(24, 10)

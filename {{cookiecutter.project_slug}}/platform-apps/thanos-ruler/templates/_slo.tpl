@@ -52,6 +52,8 @@ groups:
           slo:bad_requests:ratio_rate{{ .long }}{ {{- $selector -}} } > {{ $limit }}
           and
           slo:bad_requests:ratio_rate{{ .short }}{ {{- $selector -}} } > {{ $limit }}
+          and on (service_name)
+          histogram_count(sum by (service_name) (increase(http_server_request_duration_seconds{ {{- $matchers -}} }[{{ .long }}]))) >= {{ $slo.minRequests }}
         labels: {severity: {{ .severity }}}
         annotations:
           summary: {{ printf "%s%s burns its %s budget more than %v times as fast as it may" $objective.service $objective.route $name .factor | quote }}
