@@ -7,6 +7,7 @@ follow every change there. A number that no file says is a constant of ``CONSTAN
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -37,21 +38,21 @@ class Constant:
     source: str
 
 
+# Measured by the template's `python -m tests.e2e.datapath.bench.constants`: checkout simulator, SDK 1.43, Thanos 0.42.4.
 CONSTANTS = {
-    "exemplar": Constant(100, "bytes", "Thanos' own estimate of an exemplar's place in the ring buffer"),
-    "series_per_pod": Constant(
-        30, "series", "the checkout simulator: 1 histogram a route and status, active requests, target"
-    ),
-    "histogram_sample": Constant(90, "bytes", "a native histogram's sample in a block, checkout's distribution"),
-    "float_sample": Constant(1.5, "bytes", "a float's sample in a block"),
-    "histograms_per_pod": Constant(6, "series", "routes times statuses that occur"),
-    "spans_per_request": Constant(5, "spans", "the checkout: request, three steps and one more"),
-    "span": Constant(600, "bytes", "an OTLP span of the checkout, uncompressed"),
-    "trace_compression": Constant(0.25, "share", "an estimate: Parquet blocks of Tempo"),
-    "logs_per_request": Constant(1, "lines", "the checkout"),
-    "log_line": Constant(450, "bytes", "an OTLP log record of the checkout, uncompressed"),
-    "log_compression": Constant(0.2, "share", "an estimate: snappy chunks of Loki"),
-    "series_memory": Constant(8_000, "bytes", "resident memory of an ingestor for each active series"),
+    "series_per_pod": Constant(5, "series", "measured: the histograms, active requests, target_info"),
+    "histograms_per_pod": Constant(3, "series", "measured: one for each route and status that occur"),
+    "histogram_sample": Constant(22, "bytes", "measured in a block: a native histogram, 25 requests an export"),
+    "float_sample": Constant(3, "bytes", "measured in a block"),
+    "series_memory": Constant(16_000, "bytes", "measured: growth of an ingestor's resident memory, native histograms"),
+    "exemplar": Constant(100, "bytes", "measured: growth of an ingestor's resident memory, its ring buffer full"),
+    "exemplars_per_export": Constant(4, "exemplars", "measured: kept by Receive of the SDK's 20 unsorted ones"),
+    "spans_per_request": Constant(4, "spans", "measured: the request and its three steps"),
+    "span": Constant(334, "bytes", "measured: OTLP, uncompressed"),
+    "logs_per_request": Constant(1, "lines", "measured"),
+    "log_line": Constant(478, "bytes", "measured: OTLP, uncompressed"),
+    "trace_compression": Constant(0.25, "share", "an estimate, not measured: Tempo's Parquet blocks"),
+    "log_compression": Constant(0.2, "share", "an estimate, not measured: Loki's chunks"),
 }
 
 
@@ -148,62 +149,81 @@ class Load:
     rate: float
 
 
-def estimate(root: Path, environment: str, load: Load) -> list[tuple[str, str, str]]:
-    """Return (what, amount, formula) for everything that a load adds in an environment."""
+@dataclass(frozen=True)
+class Line:
+    """One amount: in ``unit`` (empty for a plain number, bytes, bytes a day, seconds), and how it comes about."""
+
+    what: str
+    amount: float
+    unit: str
+    formula: str
+
+    def __str__(self) -> str:
+        if self.unit == "seconds":
+            return duration(self.amount)
+        if self.unit.startswith("bytes"):
+            return size(self.amount) + self.unit.removeprefix("bytes")
+        return f"{self.amount:,.0f}"
+
+
+def estimate(root: Path, environment: str, load: Load) -> list[Line]:
+    """Return what a load adds in an environment."""
     receive = values(root / "platform-apps/thanos-receive", environment)["thanos"]["receive"]
-    ingestor = receive["ingestor"]
-    copies = receive.get("replicationFactor", 1)
-    ingestors = ingestor.get("replicas", 1)
+    copies, ingestors = receive.get("replicationFactor", 1), receive["ingestor"].get("replicas", 1)
+    prefix = "--tsdb.max-exemplars="
     buffer = next(
-        int(argument.split("=")[1])
-        for argument in ingestor["extraArgs"]
-        if argument.startswith("--tsdb.max-exemplars=")
+        int(flag.removeprefix(prefix)) for flag in receive["ingestor"]["extraArgs"] if flag.startswith(prefix)
     )
     interval = values(root / "platform-apps/otel-instrumentation", environment)["metricExportIntervalMs"] / 1000
+    gateway = values(root / "platform-apps/otel-collector", environment)["gateway"]
+    queue = gateway["queue"]["bytesPerSignal"] * gateway.get("replicas", 1)
+    store = values(root / "platform-apps/thanos-store", environment).get("thanos", {}).get("storeGateway", {})
     c = {name: constant.value for name, constant in CONSTANTS.items()}
 
-    series = load.services * load.pods * c["series_per_pod"]
-    histograms = load.services * load.pods * c["histograms_per_pod"]
-    samples = series / interval
+    pods, requests = load.services * load.pods, load.services * load.rate
+    series, histograms = pods * c["series_per_pod"], pods * c["histograms_per_pod"]
     metrics = (histograms * c["histogram_sample"] + (series - histograms) * c["float_sample"]) / interval * DAY
-    requests = load.services * load.rate
-    traces = requests * c["spans_per_request"] * c["span"] * c["trace_compression"] * DAY
+    spans = requests * c["spans_per_request"] * c["span"]
+    traces = spans * c["trace_compression"] * DAY
     logs = requests * c["logs_per_request"] * c["log_line"] * c["log_compression"] * DAY
-    exemplars = min(requests, histograms * 20 / interval)
-    window = buffer * ingestors / copies / exemplars if exemplars else float("inf")
-    store = values(root / "platform-apps/thanos-store", environment).get("thanos", {}).get("storeGateway", {})
-    bucket = [("Metrics in the bucket", f"{size(metrics)} /day", "one copy, once the Compactor has dropped the others")]
-    return [
-        ("Active series", f"{series:,.0f}", "services x pods x series a pod"),
-        ("Samples", f"{samples:,.0f} /s", f"series / export interval ({interval:g} s)"),
-        (
+    if not (root / "platform-apps/loki").is_dir():
+        logs = 0
+    exemplars = min(requests, histograms * c["exemplars_per_export"] / interval)
+
+    share = f"x {copies} copies / {ingestors} ingestors"
+    lines = [
+        Line("Active series", series, "", "services x pods x series_per_pod"),
+        Line("Samples a second", series / interval, "", f"series / export interval ({interval:g} s)"),
+        Line(
             "Memory for series",
-            size(series * copies * c["series_memory"] / ingestors),
-            f"an ingestor; {copies} copies, {ingestors} ingestors",
+            series * c["series_memory"] * copies / ingestors,
+            "bytes",
+            f"of an ingestor: series x series_memory {share}",
         ),
-        ("Memory for exemplars", size(buffer * c["exemplar"]), f"an ingestor; {buffer:,} x {c['exemplar']:g} bytes"),
-        (
+        Line("Memory for exemplars", buffer * c["exemplar"], "bytes", f"of an ingestor: {buffer:,} x exemplar"),
+        Line(
             "Exemplars reach back",
-            duration(window),
-            "buffer x ingestors / copies / exemplars a second (at most 20 a histogram and interval)",
+            buffer * ingestors / copies / exemplars if exemplars else float("inf"),
+            "seconds",
+            f"{buffer:,} x {ingestors} ingestors / {copies} copies / exemplars a second: "
+            "one a request, at most exemplars_per_export x histograms / interval",
         ),
-        ("Metrics on disk", f"{size(metrics * copies)} /day", f"samples x bytes a sample x {copies} copies"),
-        *(bucket if store.get("enabled") else []),
-        ("Traces", f"{size(traces)} /day", "requests x spans x bytes x compression"),
-        ("Logs", f"{size(logs)} /day", "requests x lines x bytes x compression"),
-        (
-            "Queue fills in an outage after",
-            duration(queue_seconds(root, environment, requests, c)),
-            "queue / (requests x bytes of spans): traces fill it first",
-        ),
+        Line("Metrics on disk", metrics * copies, "bytes a day", f"samples x bytes of a sample x {copies} copies"),
+        Line("Traces", traces, "bytes a day", "requests x spans_per_request x span x trace_compression"),
+        Line("Logs", logs, "bytes a day", "requests x logs_per_request x log_line x log_compression"),
     ]
-
-
-def queue_seconds(root: Path, environment: str, requests: float, c: Mapping[str, float]) -> float:
-    """Return how long the collector's queues hold what arrives while a backend is away, in seconds."""
-    gateway = values(root / "platform-apps/otel-collector", environment)["gateway"]
-    held = gateway["queue"]["bytesPerSignal"] * gateway.get("replicas", 1)
-    return held / (requests * c["spans_per_request"] * c["span"]) if requests else float("inf")
+    if store.get("enabled"):
+        formula = "traces + logs + one copy of the metrics (the Compactor drops the others)"
+        lines.append(Line("Growth of the object store", metrics + traces + logs, "bytes a day", formula))
+    lines.append(
+        Line(
+            "Queue fills in an outage after",
+            queue / spans if spans else float("inf"),
+            "seconds",
+            f"{size(queue)} / (requests x spans_per_request x span): traces fill it first",
+        )
+    )
+    return lines
 
 
 def size(count: float) -> str:
@@ -235,7 +255,10 @@ def main(
         document = {
             environment: {
                 "components": {name: vars(need) for name, need in components(ROOT, environment).items()},
-                "load": {what: amount for what, amount, _ in estimate(ROOT, environment, load)},
+                "load": {
+                    line.what: line.amount if math.isfinite(line.amount) else None
+                    for line in estimate(ROOT, environment, load)
+                },
             }
             for environment in ENVIRONMENTS
         }
@@ -244,6 +267,8 @@ def main(
     out = Console()
     for environment in ENVIRONMENTS:
         table = Table("component", "CPU", "memory", "disk", title=f"Requests in {environment}", title_justify="left")
+        if (ROOT / "platform-apps/fluent-bit").is_dir():
+            table.caption = "fluent-bit: on every node, counted once"
         total = Need()
         for name, need in components(ROOT, environment).items():
             total.add(need)
@@ -253,8 +278,8 @@ def main(
         out.print(table)
         title = f"Added in {environment} by {services} x {pods} pods at {rate:g} requests a second of each service"
         table = Table("what", "amount", "from", title=title, title_justify="left")
-        for row in estimate(ROOT, environment, load):
-            table.add_row(*row)
+        for line in estimate(ROOT, environment, load):
+            table.add_row(line.what, str(line), line.formula)
         out.print(table)
     table = Table("constant", "value", "source", title="Constants", title_justify="left")
     for name, constant in CONSTANTS.items():
