@@ -38,7 +38,7 @@ class Constant:
     source: str
 
 
-# Measured by the template's `python -m tests.e2e.datapath.bench.constants`: checkout simulator, SDK 1.43, Thanos 0.42.4.
+# Measured by the template (tests/e2e/datapath/bench/constants.py): checkout simulator, SDK 1.43, Thanos 0.42.4.
 CONSTANTS = {
     "series_per_pod": Constant(5, "series", "measured: the histograms, active requests, target_info"),
     "histograms_per_pod": Constant(3, "series", "measured: one for each route and status that occur"),
