@@ -7,7 +7,6 @@ Not measured here: how far Tempo and Loki compress (neither is part of the stack
 
 from __future__ import annotations
 
-import json
 import random
 import sys
 import tempfile
@@ -31,6 +30,7 @@ RATE = 5  # requests/s
 SERIES = 2000  # made ones, to see what a series costs
 SAMPLES = 120  # of each of those
 BUSY = (20, 5)  # requests in normal and in peak mode between two of those
+EXEMPLARS, PER_POINT = 100_000, 10  # the whole ring buffer
 CHUNK_KINDS = {1: "float", 2: "histogram"}
 
 
@@ -85,56 +85,81 @@ def measure(stack: Stack) -> dict[str, float]:
         "span": span_bytes / spans,
         "logs_per_request": records / requests,
         "log_line": record_bytes / records,
-        "exemplars_per_export": exemplars_of_one_export(stack),
+        "exemplars_per_export": exemplars_of_an_export(stack),
     }
     stack.stop("app", "collector")
-    result |= series_memory(stack)
+    result |= memory(stack)
     stack.stop()  # Receive writes what it has in memory into a block
     quiet, busy = (chunk_sizes(stack.data("ingestor") / tenant) for tenant in ("default-tenant", "busy"))
     return result | {"histogram_sample": busy["histogram"], "float_sample": quiet["float"]}
 
 
-def exemplars_of_one_export(stack: Stack) -> float:
-    """Return how many exemplars one series has after a single export of some hundred requests.
+def exemplars_of_an_export(stack: Stack) -> float:
+    """Return how many exemplars an export of a busy series leaves on average.
 
     The SDK sends up to 20, in no order, and Receive takes one only if it is newer than those before it.
     """
-    since = time.time()
-    with stack.changed("app", lambda env: env | {"OTEL_METRIC_EXPORT_INTERVAL": "3600000"}):
-        stack.checkouts(300, "/unstable?delay_ms=5")
-    # The SDK's only export came when it was stopped.
+    exports, interval = 10, 2
+    with stack.changed("app", lambda env: env | {"OTEL_METRIC_EXPORT_INTERVAL": str(1000 * interval)}):
+        since = time.time()
+        while time.time() < since + exports * interval:
+            stack.checkouts(40, "/unstable?delay_ms=5")
     found = stack.query.exemplars(
         'http_server_request_duration_seconds{http_route="/unstable"}', since, time.time() + 5
     )
-    by_series: dict[str, int] = {}
-    for exemplar in found:
-        key = json.dumps(exemplar.series, sort_keys=True)
-        by_series[key] = by_series.get(key, 0) + 1
-    return max(by_series.values())
+    return len(found) / exports
 
 
-def series_memory(stack: Stack) -> dict[str, float]:
-    """Return the bytes by which the ingestor's resident memory grows with each histogram series."""
-    ingestor = stack.parts["ingestor"]
-    services = [Service(f"busy-{number}", "native", time.time()) for number in range(SERIES // 2)]
+def memory(stack: Stack) -> dict[str, float]:
+    """Return the bytes by which the ingestor's resident memory grows with a busy series, and with an exemplar."""
+    some, many = busy(200, "first"), busy(SERIES, "more")
+    # A tenant's first series brings with it what a TSDB needs at all.
+    send(stack, "busy", some, rounds=SAMPLES)
+    before = usage(stack.parts["ingestor"]).resident_bytes
+    send(stack, "busy", many, rounds=SAMPLES)
+    after = usage(stack.parts["ingestor"]).resident_bytes
+    send(stack, "exemplars", some, rounds=2)
+    empty = usage(stack.parts["ingestor"]).resident_bytes
+    rounds = EXEMPLARS // (len(some) * 2 * PER_POINT)
+    send(stack, "exemplars", some, rounds, PER_POINT)
+    full = usage(stack.parts["ingestor"]).resident_bytes
+    return {
+        "series_memory": (after - before) / SERIES,
+        "exemplar": (full - empty) / (rounds * len(some) * 2 * PER_POINT),
+    }
+
+
+def busy(series: int, name: str) -> list[Service]:
+    """Return services that have so many series between them (one for each of two statuses)."""
+    return [Service(f"{name}-{number}", "native", time.time()) for number in range(series // 2)]
+
+
+def send(stack: Stack, tenant: str, services: list[Service], rounds: int, exemplars: int = 0) -> None:
+    """Send ``rounds`` samples of each series, 5 s apart, the last one now, each with so many exemplars."""
     rng = random.Random(1)
-    before = usage(ingestor).resident_bytes
-    moment = time.time() - 5 * SAMPLES
+    moment = time.time() - 5 * rounds
     with httpx.Client(trust_env=False, timeout=120) as client:
-        for _ in range(SAMPLES):
+        for _ in range(rounds):
             for start in range(0, len(services), 500):
                 some = services[start : start + 500]
                 message, metrics = request(some)
                 for service, metric in zip(some, metrics, strict=True):
                     service.observe([*durations(rng, False, BUSY[0]), *durations(rng, True, BUSY[1])])
                     service.write(metric, moment)
+                    for point in metric.exponential_histogram.data_points:
+                        for number in range(exemplars):
+                            point.exemplars.add(
+                                trace_id=rng.randbytes(16),
+                                span_id=rng.randbytes(8),
+                                as_double=0.1,
+                                time_unix_nano=int((moment - 5 + 5 * number / exemplars) * 1e9),
+                            )
                 client.post(
                     f"{stack.url('router', 'write')}/api/v1/otlp",
                     content=message.SerializeToString(),
-                    headers={"Content-Type": "application/x-protobuf", "THANOS-TENANT": "busy"},
+                    headers={"Content-Type": "application/x-protobuf", "THANOS-TENANT": tenant},
                 ).raise_for_status()
             moment += 5
-    return {"series_memory": (usage(ingestor).resident_bytes - before) / SERIES}
 
 
 def chunk_sizes(tenant: Path) -> dict[str, float]:
