@@ -239,9 +239,9 @@ def test_argo_cd_syncs_from_the_mirror_alone(filled: Site, project: str, listed:
 
     used = images(wait_until(pods, "the pods run", timeout=60))
     # Only stand-ins of charts have images that no value can point elsewhere.
-    used = {image for image in used if "/standin/" not in image}
-    assert used
-    assert used <= set(listed.values())
+    ours = {image for image in used if "/standin/" not in image}
+    assert ours, used
+    assert ours <= set(listed.values())
 
 
 def twin(app: Manifest, component: str, project: str) -> Manifest:

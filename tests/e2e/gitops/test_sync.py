@@ -77,6 +77,18 @@ def test_annotations_and_options_of_a_folder_reach_its_application(platform: Pla
         assert component.get("ignoreDifferences", []) == app["spec"].get("ignoreDifferences", [])
 
 
+def test_every_source_is_on_this_machine(platform: Platform, synced: ArgoCD) -> None:
+    """With the answer ``chart_registry`` nothing comes from anywhere else."""
+    if not yaml.safe_load((platform.folder / "mirror.yaml").read_text())["registry"]:
+        pytest.skip("a given cluster takes its charts from the public registries")
+    for name, app in synced.applications().items():
+        for source in app["spec"]["sources"]:
+            assert source["repoURL"].startswith(("file://", platform.registry.host)), f"{name}: {source}"
+    for path in platform.folder.glob("platform-apps/*/Chart.yaml"):
+        for dependency in yaml.safe_load(path.read_text()).get("dependencies") or []:
+            assert dependency["repository"].startswith(f"oci://{platform.registry.host}/"), path
+
+
 Foreign = Callable[[str, Callable[[Manifest], object]], str]
 
 
