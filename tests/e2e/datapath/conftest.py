@@ -35,9 +35,10 @@ def new_stack(declared: Declared, tmp_path_factory: pytest.TempPathFactory) -> I
         yield make
 
 
-@pytest.fixture(scope="session")
-def stack(new_stack: Callable[[], Stack]) -> Stack:
-    """A healthy, running stack that has served some requests."""
+@pytest.fixture(scope="module")
+def stack(new_stack: Callable[[], Stack]) -> Iterator[Stack]:
+    """A healthy, running stack that has served some requests; each file has its own, so that none inherits a fault."""
     running = new_stack().start()
     running.warm_up()
-    return running
+    yield running
+    running.stop()

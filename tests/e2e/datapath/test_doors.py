@@ -136,9 +136,7 @@ def otlp_cases(rng: random.Random, paths: dict[str, Callable[[random.Random], by
         elif kind == "wrong method":
             yield Case(kind, rng.choice(["GET", "PUT", "DELETE", "PATCH"]), path, headers)
         else:
-            text = rng.choice(
-                [b"{", b"[]", b'{"resourceSpans": [{"x": ' + b"[" * 9000]
-            )
+            text = rng.choice([b"{", b"[]", b'{"resourceSpans": [{"x": ' + b"[" * 9000])
             yield Case(kind, "POST", path, {"Content-Type": "application/json"}, text)
     path = next(iter(paths))
     yield Case("oversize", "POST", path, {"Content-Type": PROTOBUF}, b"\x0a" * OVERSIZE)
