@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import yaml
 from tests.e2e.gitops.platform import Platform
 from tests.e2e.gitops.rendering import render
 from tests.e2e.gitops.upstream import packages, wanted
+from tests.e2e.toolchain import python
 
 # Check: (resources that may fail it, by the end of their name; the reason). No resources: any.
 EXCEPTIONS: dict[str, tuple[tuple[str, ...], str]] = {
@@ -77,7 +77,8 @@ SOURCE_EXCEPTIONS: dict[str, tuple[tuple[str, ...], str]] = {
 
 def failures(folder: Path, *frameworks: str) -> tuple[set[tuple[str, str]], int]:
     """Run checkov over a folder; return (check, resource) of each failure, and how many checks passed."""
-    command = [sys.executable, "-m", "checkov.main", "-d", folder, "--framework", *frameworks]
+    interpreter = python(Path(__file__).parent / "checkov" / "requirements.txt") / "bin" / "python"
+    command = [interpreter, "-m", "checkov.main", "-d", folder, "--framework", *frameworks]
     command += ["--skip-download", "--compact", "--quiet", "--output", "json"]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     assert done.returncode in (0, 1), done.stderr
