@@ -9,7 +9,7 @@ import tarfile
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -97,8 +97,8 @@ def site(platform: Platform, mirror: Registry, tmp_path_factory: pytest.TempPath
         git(baked, "init", "--quiet", "-b", "main")
         git(baked, "add", "--all")
         git(baked, "commit", "--quiet", "-m", "Scaffold the platform")
-        twin = replace(platform, folder=baked)
-        yield Site(twin, sources, mirror, {"SSL_CERT_FILE": str(authorities)}, running)
+        here = Platform(baked, "local", platform.kube, mirror, platform.argocd)
+        yield Site(here, sources, mirror, {"SSL_CERT_FILE": str(authorities)}, running)
 
 
 def take_from(host: str, baked: Path) -> None:
@@ -184,7 +184,7 @@ def test_a_full_mirror_is_left_alone(filled: Site, listed: dict[str, str]) -> No
 
 def test_argo_cd_itself_runs_from_the_mirror(filled: Site, listed: dict[str, str]) -> None:
     """In production, which has more parts; the values are those that Terraform works out."""
-    platform = replace(filled.platform, environment="production")
+    platform = Platform(filled.platform.folder, "production", filled.platform.kube, filled.mirror)
     (release,) = [each for each in platform.releases() if each.name == "argocd"]
     assert release.repository == f"oci://{filled.prefix}".rstrip("/")
     command = [tool("helm"), "template", release.name, f"{release.repository}/{release.chart}"]
