@@ -65,7 +65,6 @@ EXCEPTIONS: dict[str, tuple[tuple[str, ...], str]] = {
         "no Service leads to them (of Grafana: to the sidecar)",
     ),
     "CKV_K8S_155": (("ClusterRole.default.cert-manager-cainjector",), "writing the CA into webhooks is its task"),
-    "CKV2_K8S_5": (("RoleBinding.observability.grafana",), "the chart's Role names no resource at all"),
 }  # fmt: skip
 
 
