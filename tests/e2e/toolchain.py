@@ -1,7 +1,7 @@
 """The pinned programs that the end-to-end suites run, built once from their public Go modules.
 
 Every tool lands in ``<cache>/<name>-<version>/``; a later run finds it there and builds nothing.
-``CGO_E2E_CACHE`` moves the cache, which otherwise is ``$XDG_CACHE_HOME/cookiecutter-gitops-observability``.
+``E2E_CACHE`` moves the cache, which otherwise is ``$XDG_CACHE_HOME/cookiecutter-gitops-observability``.
 
     python -m tests.e2e.toolchain [NAME ...]     build what is missing (default: everything) and print where it is
 """
@@ -134,7 +134,7 @@ COLLECTOR_COMPONENTS = {
 
 def cache_root() -> Path:
     """Return the folder that holds every built tool (it need not exist yet)."""
-    override = os.environ.get("CGO_E2E_CACHE")
+    override = os.environ.get("E2E_CACHE")
     if override:
         return Path(override)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cookiecutter-gitops-observability"
