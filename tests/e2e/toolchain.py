@@ -59,10 +59,16 @@ _KUBE_VERSION_VAR = "k8s.io/component-base/version"
 TOOLS = {
     tool.name: tool
     for tool in (
-        Tool("kubeconform", "github.com/yannh/kubeconform", "v0.8.0", {"kubeconform": "cmd/kubeconform"}, "under 1"),
         Tool("crane", "github.com/google/go-containerregistry", "v0.22.1", {"crane": "cmd/crane"}, "under 1"),
         # `slicelabels`: without it this release panics when labels are built (Prometheus' default label layout changed).
-        Tool("thanos", "github.com/thanos-io/thanos", "v0.42.4", {"thanos": "cmd/thanos"}, "3-7", tags="netgo slicelabels"),
+        Tool(
+            "thanos",
+            "github.com/thanos-io/thanos",
+            "v0.42.4",
+            {"thanos": "cmd/thanos"},
+            "3-7",
+            tags="netgo slicelabels",
+        ),
         Tool("promtool", "github.com/prometheus/prometheus", "v0.316.0", {"promtool": "cmd/promtool"}, "2-4"),
         Tool(
             "helm",
@@ -85,7 +91,10 @@ TOOLS = {
             "kubernetes",
             "k8s.io/kubernetes",
             f"v{KUBERNETES_VERSION}",
-            {name: f"cmd/{name}" for name in ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl")},
+            {
+                name: f"cmd/{name}"
+                for name in ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl")
+            },
             "5-7",
             # Helm and Argo CD parse the server's version; a build outside the release scripts has none.
             ldflags=" ".join(
@@ -149,7 +158,9 @@ def tool(name: str, program: str | None = None) -> Path:
     spec = TOOLS[name]
     folder = cache_root() / f"{spec.name}-{spec.version}"
     if not folder.is_dir():
-        _build_into(folder, f"{spec.name} {spec.version} ({spec.minutes} min on 2 cores)", lambda out: _build(spec, out))
+        _build_into(
+            folder, f"{spec.name} {spec.version} ({spec.minutes} min on 2 cores)", lambda out: _build(spec, out)
+        )
     return folder / (program or next(iter(spec.packages)))
 
 
@@ -290,9 +301,15 @@ def _build_collector(components: Mapping[str, list[str]], out: Path) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         work = Path(scratch)
         manifest = {
-            "dist": {"name": "otelcol", "module": "build/otelcol", "output_path": str(work / "src"), "version": COLLECTOR_VERSION},
+            "dist": {
+                "name": "otelcol",
+                "module": "build/otelcol",
+                "output_path": str(work / "src"),
+                "version": COLLECTOR_VERSION,
+            },
             "providers": [
-                {"gomod": f"{_CORE}/confmap/provider/{name} {core_stable}"} for name in ("envprovider", "fileprovider", "yamlprovider")
+                {"gomod": f"{_CORE}/confmap/provider/{name} {core_stable}"}
+                for name in ("envprovider", "fileprovider", "yamlprovider")
             ],
         }
         for section, modules in components.items():
