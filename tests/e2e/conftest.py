@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
 import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +21,9 @@ def pytest_configure(config: pytest.Config) -> None:
         raise KeyboardInterrupt("terminated")
 
     signal.signal(signal.SIGTERM, leave)
+    if "PYTEST_XDIST_WORKER" in os.environ and sys.platform == "linux":
+        # A worker whose session was killed would test on: have the kernel send it the same SIGTERM (PR_SET_PDEATHSIG).
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)
 
 
 @pytest.fixture(scope="session")

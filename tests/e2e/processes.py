@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import random
+import shutil
 import signal
 import socket
 import subprocess
@@ -70,6 +71,10 @@ def free_port() -> int:
                 _given_ports.add(port)
                 return port
     raise RuntimeError("no free port found on loopback")
+
+
+# The kernel ends what is left when the session itself is killed; call `start` from a thread that lives as long.
+_BOUND_TO_PARENT = ("setpriv", "--pdeathsig", "KILL", "--") if shutil.which("setpriv") else ()
 
 
 @dataclass
@@ -173,7 +178,7 @@ class Processes:
             NotReady: the program ended, or was not ready within ``timeout`` seconds; its last lines are in the message.
         """
         log = self.folder / f"{name}.log"
-        command = [str(arg) for arg in args]
+        command = [*_BOUND_TO_PARENT, *map(str, args)]
         with log.open("ab") as out:
             popen = subprocess.Popen(
                 command,
