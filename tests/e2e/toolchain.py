@@ -180,15 +180,15 @@ def module_dir(name: str) -> Path:
     return Path(json.loads(found)["Dir"])
 
 
-def collector(config: Mapping) -> Path:
-    """Return a collector that has exactly the components that ``config`` (a collector configuration) names.
+def collector(*configs: Mapping) -> Path:
+    """Return a collector that has exactly the components that ``configs`` (collector configurations) name together.
 
     Raises:
         ToolchainError: the configuration names a component that ``COLLECTOR_COMPONENTS`` does not know.
     """
     wanted: dict[str, set[str]] = {}
     for section in ("receivers", "processors", "exporters", "extensions", "connectors"):
-        for name in config.get(section) or {}:
+        for name in (name for config in configs for name in config.get(section) or {}):
             key = (section, name.split("/")[0])
             if key not in COLLECTOR_COMPONENTS:
                 raise ToolchainError(f"collector: no module known for {section}.{name}; add it to COLLECTOR_COMPONENTS")
@@ -306,6 +306,8 @@ def _build_collector(components: Mapping[str, list[str]], out: Path) -> None:
                 "module": "build/otelcol",
                 "output_path": str(work / "src"),
                 "version": COLLECTOR_VERSION,
+                # The Prometheus receiver's service discovery: all but DNS would bring a dozen cloud SDKs.
+                "build_tags": "remove_all_sd,enable_dns_sd",
             },
             "providers": [
                 {"gomod": f"{_CORE}/confmap/provider/{name} {core_stable}"}

@@ -8,12 +8,22 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.datapath.backends import VARIABLES, BackendError, binary, use_named
 from tests.e2e.datapath.declared import Declared
 from tests.e2e.datapath.stack import Stack
 from tests.e2e.processes import Processes
 
 # An object store, so that the Store Gateway and the Compactor are part of the bake; the bucket itself is a folder here.
 ANSWERS = {"object_storage": "s3"}
+
+
+def pytest_configure() -> None:
+    """Refuse a real store that cannot be run before anything is built."""
+    try:
+        for component in VARIABLES:
+            binary(component)
+    except BackendError as error:
+        raise pytest.UsageError(str(error)) from None
 
 
 @pytest.fixture(scope="session")
@@ -30,7 +40,7 @@ def new_stack(declared: Declared, tmp_path_factory: pytest.TempPathFactory) -> I
             folder = tmp_path_factory.mktemp("stack")
             made = Stack(declared, running.enter_context(Processes(folder / "logs")), folder)
             running.callback(made.stop)
-            return made
+            return use_named(made)
 
         yield make
 

@@ -112,6 +112,27 @@ def replace_flags(arguments: list[str], table: Mapping[str, str | list[str]]) ->
     ]
 
 
+def static_targets(config: dict, table: Mapping[str, str]) -> dict:
+    """Return a scraping collector's ``config`` with each DNS name of ``table`` (name:port) replaced by a static address.
+
+    Jobs whose name is not in ``table`` are left out: nothing answers to them here.
+
+    Raises:
+        NothingReplaced: no job looks up one of the names.
+    """
+    scrape, jobs, used = config["receivers"]["prometheus"]["config"], [], set()
+    for job in scrape["scrape_configs"]:
+        (lookup,) = job["dns_sd_configs"]
+        (name,) = lookup["names"]
+        if address := table.get(f"{name}:{lookup['port']}"):
+            used.add(f"{name}:{lookup['port']}")
+            kept = {key: value for key, value in job.items() if key != "dns_sd_configs"}
+            jobs.append({**kept, "static_configs": [{"targets": [address]}]})
+    if unused := table.keys() - used:
+        raise NothingReplaced(f"no job scrapes {sorted(unused)}")
+    return merge(config, {"receivers": {"prometheus": {"config": {"scrape_configs": jobs}}}})
+
+
 def merge(base: dict, over: dict) -> dict:
     """Return ``base`` with ``over`` on top, as Helm merges value files."""
     result = dict(base)
@@ -160,6 +181,10 @@ class Declared:
     def collector(self) -> dict:
         """Return the configuration of the OpenTelemetryCollector ``otel``."""
         return self._one("otel-collector", "OpenTelemetryCollector", "otel")["spec"]["config"]
+
+    def scraper(self) -> dict:
+        """Return the configuration of the OpenTelemetryCollector ``otel-scrape``."""
+        return self._one("otel-collector", "OpenTelemetryCollector", "otel-scrape")["spec"]["config"]
 
     def sdk_environment(self) -> dict[str, str]:
         """Return what the operator puts into an app's environment for the Instrumentation resource ``python``."""

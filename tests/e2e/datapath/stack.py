@@ -18,7 +18,8 @@ import httpx
 import yaml
 
 from tests.e2e import toolchain
-from tests.e2e.datapath.declared import NAMESPACE, Declared, replace_flags, substitute
+from tests.e2e.datapath.backends import Loki, Tempo
+from tests.e2e.datapath.declared import NAMESPACE, Declared, replace_flags, static_targets, substitute
 from tests.e2e.datapath.query import Thanos
 from tests.e2e.datapath.stores import LogStore, TraceStore
 from tests.e2e.processes import HTTP, LOOPBACK, Process, Processes, free_port, wait_until
@@ -26,6 +27,16 @@ from tests.e2e.processes import HTTP, LOOPBACK, Process, Processes, free_port, w
 CORE = ("ingestor", "router", "query", "query-frontend", "collector", "app")
 LONG_TERM = ("store-gateway", "compact")
 THANOS = ("ingestor", "router", "query", "query-frontend", "store-gateway", "compact", "rule")
+# The Services (without -headless) that the scraping collector looks up and a part answers for.
+SCRAPED = {
+    "thanos-receive-router": "router",
+    "thanos-receive-ingestor": "ingestor",
+    "thanos-query": "query",
+    "thanos-query-frontend": "query-frontend",
+    "thanos-rule": "rule",
+    "thanos-store-gateway": "store-gateway",
+    "thanos-compact": "compact",
+}
 
 # The simulator's schedule and the SDK's delays, compressed; everything else is as baked.
 COMPRESSED = {
@@ -41,6 +52,19 @@ ACTIVE = 'http_server_active_requests{service_name="checkout"}'
 SERVED = 'http_server_request_duration_seconds{service_name="checkout",http_response_status_code=~"200|500"}'
 
 Change = Callable[[object], object]
+
+
+def unchanged(given: object) -> object:
+    """Return what is given."""
+    return given
+
+
+def reports_every_second(config: dict) -> dict:
+    """Return a collector's configuration with its own metrics pushed every second instead of every ten."""
+    (reader,) = config["service"]["telemetry"]["metrics"]["readers"]
+    assert reader["periodic"]["interval"] == 10_000
+    reader["periodic"]["interval"] = 1000
+    return config
 
 
 @dataclass(frozen=True)
@@ -86,8 +110,8 @@ def requests_in(log: str) -> list[Request]:
 class Stack:
     """Starts and stops the parts of ``declared`` below ``folder``; each part can be started with a change.
 
-    A change takes what the part is started with and returns it changed: for ``collector`` its configuration, for ``app``
-    its environment, for a Thanos program its arguments.
+    A change takes what the part is started with and returns it changed: for ``collector`` and ``scraper`` their
+    configuration, for ``app`` its environment, for a Thanos program its arguments.
     """
 
     declared: Declared
@@ -95,8 +119,8 @@ class Stack:
     folder: Path
     parts: dict[str, Process] = field(default_factory=dict)
     changes: dict[str, Change] = field(default_factory=dict)
-    traces: TraceStore = field(default_factory=TraceStore)
-    logs: LogStore = field(default_factory=LogStore)
+    traces: TraceStore | Tempo = field(default_factory=TraceStore)
+    logs: LogStore | Loki = field(default_factory=LogStore)
 
     def __post_init__(self) -> None:
         self._ports: dict[tuple[str, str], int] = {}
@@ -163,6 +187,30 @@ class Stack:
         )
         assert "svc.cluster.local" not in json.dumps(config), (
             "an endpoint of the cluster is left in the collector's configuration"
+        )
+        return config
+
+    def scraper_config(self) -> dict:
+        """Return the baked configuration of ``otel-scrape`` with addresses replaced, and static targets for DNS names.
+
+        Raises:
+            NothingReplaced: the baked file has none of one of the addresses.
+        """
+        inside = f"{NAMESPACE}.svc.cluster.local"
+        targets = {f"{name}-headless.{inside}:10902": self.address(part) for name, part in SCRAPED.items()}
+        for name, port, store in (("tempo", 3200, self.traces), ("loki", 3100, self.logs)):
+            if not isinstance(store, TraceStore | LogStore):  # the stand-ins have no metrics
+                targets[f"{name}.{inside}:{port}"] = f"{LOOPBACK}:{store.port}"
+        config = substitute(
+            static_targets(self.declared.scraper(), targets),
+            {
+                "0.0.0.0:13133": self.address("scraper"),
+                f"otel-collector.{inside}:4317": self.address("collector", "otlp-grpc"),
+                f"otel-collector.{inside}:4318": self.address("collector", "otlp-http"),
+            },
+        )
+        assert "svc.cluster.local" not in json.dumps(config), (
+            "an address of the cluster is left in the scraping collector's configuration"
         )
         return config
 
@@ -239,11 +287,12 @@ class Stack:
         return self
 
     def _start(self, name: str) -> None:
-        change = self.changes.get(name, lambda given: given)
-        if name == "collector":
-            binary = toolchain.collector(self.declared.collector())
-            path = self.folder / "collector.yaml"
-            path.write_text(yaml.safe_dump(change(self.collector_config())))
+        change = self.changes.get(name, unchanged)
+        if name in ("collector", "scraper"):
+            binary = toolchain.collector(self.declared.collector(), self.declared.scraper())
+            path = self.folder / f"{name}.yaml"
+            config = self.collector_config() if name == "collector" else self.scraper_config()
+            path.write_text(yaml.safe_dump(change(config)))
             self.parts[name] = self.processes.start(name, [binary, "--config", path], ready=self.url(name) + "/")
         elif name == "app":
             environment = python_environment(self.declared)
@@ -281,13 +330,14 @@ class Stack:
     @contextmanager
     def changed(self, name: str, change: Change) -> Iterator[None]:
         """Run the block with one part restarted under ``change``; afterwards it runs as before."""
+        before = self.changes.get(name, unchanged)
         self.stop(name)
-        self.changes[name] = change
+        self.changes[name] = lambda given: change(before(given))
         try:
             self._start(name)
             yield
         finally:
-            self.changes.pop(name)
+            self.changes[name] = before
             self.stop(name)
             self._start(name)
             self.wait_connected()

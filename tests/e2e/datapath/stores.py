@@ -12,7 +12,9 @@ import json
 import re
 import threading
 from collections import defaultdict
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
 
@@ -151,14 +153,17 @@ class TraceStore(HttpService, TraceServiceServicer):
             self._grpc.stop(grace=None).wait()
             self._grpc = None
 
-    def forget(self) -> None:
-        """Drop every trace, as retention does."""
+    @contextmanager
+    def forgotten(self) -> Iterator[None]:
+        """Run the block without the traces of before it; afterwards they are back."""
         with self._lock:
-            self._traces.clear()
-
-    def trace_ids(self) -> set[str]:
-        with self._lock:
-            return set(self._traces)
+            kept, self._traces = self._traces, defaultdict(dict)
+        try:
+            yield
+        finally:
+            with self._lock:
+                for trace_id, spans in kept.items():
+                    self._traces[trace_id].update(spans)
 
     def Export(self, request: ExportTraceServiceRequest, _context: object) -> ExportTraceServiceResponse:
         with self._lock:

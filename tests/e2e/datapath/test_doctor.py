@@ -16,11 +16,12 @@ from pathlib import Path
 import pytest
 
 from tests.e2e import toolchain
-from tests.e2e.datapath.stack import Stack
+from tests.e2e.datapath.stack import Stack, reports_every_second
+from tests.e2e.datapath.stores import LogStore, TraceStore
 from tests.e2e.processes import wait_until
 
-# Above the 10 s between two reports of the collector about itself.
-MAX_AGE = 13
+# Seconds that a sample may be old: above the time that a report of the collector about itself takes (see `stack`).
+MAX_AGE = 5
 BACKENDS = {
     "collector": "collector",
     "router": "router",
@@ -29,6 +30,16 @@ BACKENDS = {
     "tempo": "tempo",
     "loki": "loki",
 }
+
+
+@pytest.fixture(scope="module")
+def stack(new_stack: Callable[[], Stack]) -> Iterator[Stack]:
+    """A stack of its own whose collector reports every second, so that a fault is seen sooner."""
+    running = new_stack()
+    running.changes["collector"] = reports_every_second
+    running.start().warm_up()
+    yield running
+    running.stop()
 
 
 # Since when no trace has been lost for good (Unix seconds): exemplars from before lead nowhere, and the doctor says so.
@@ -125,12 +136,8 @@ def store_stopped(store) -> Iterator[None]:
 def traces_expired(stack: Stack) -> Iterator[None]:
     stack.checkouts(3)
     stack.settle()
-    kept = dict(stack.traces._traces)
-    stack.traces.forget()
-    try:
+    with stack.traces.forgotten():
         yield
-    finally:
-        stack.traces._traces.update(kept)
 
 
 @contextmanager
@@ -200,9 +207,17 @@ LIVE: dict[str, tuple[Fault, str, str]] = {
 }
 
 
+STAND_IN_ONLY = {
+    "trace expired": ("traces", "Tempo forgets when its retention is over, not on demand: needs the stand-in"),
+    "log backend without the trace id": ("logs", "Loki keeps the trace id it is given: needs the stand-in"),
+}
+
+
 @pytest.mark.parametrize("fault", LIVE)
 def test_a_fault_in_the_running_platform_is_named(stack: Stack, fault: str) -> None:
     inject, finding, evidence = LIVE[fault]
+    if (needed := STAND_IN_ONLY.get(fault)) and not isinstance(getattr(stack, needed[0]), TraceStore | LogStore):
+        pytest.skip(needed[1])
     with inject(stack):
         names(stack, finding, evidence)
     if fault == "traces exporter removed":

@@ -1,0 +1,209 @@
+"""The platform's view of itself: the baked `otel-scrape`, and every query of the dashboard `telemetry-pipeline`.
+
+The scraping collector runs as a process beside the gateway, with static addresses for the DNS names and everything a
+second; the long-term parts and the Ruler run too. Two quiet moments with traffic between them are compared.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import pytest
+
+from tests.e2e import toolchain
+from tests.e2e.datapath.declared import Declared, NothingReplaced, fill, static_targets
+from tests.e2e.datapath.stack import LONG_TERM, SCRAPED, Stack, reports_every_second
+from tests.e2e.datapath.stores import LogStore, TraceStore
+from tests.e2e.processes import wait_until
+
+UID = "telemetry-pipeline"
+ITEMS = ("spans", "log_records")
+# Counters that do not exist before the first such event, which a healthy run does not have.
+ONLY_AFTER_A_FAILURE = "Failed to send or to queue"
+# Jobs of otel-scrape that nothing answers for here: stand-ins have no metrics, and Grafana is not built (AGPL).
+NOT_HERE = {"grafana"}
+
+
+def every_second(config: dict) -> dict:
+    config["receivers"]["prometheus"]["config"]["global"]["scrape_interval"] = "1s"
+    return reports_every_second(config)
+
+
+@dataclass(frozen=True)
+class Watched:
+    """The stack, and the quiet moments (Unix seconds) before and after its traffic."""
+
+    stack: Stack
+    start: float
+    end: float
+    requests: int
+
+    def ask(self, expression: str) -> dict[str, float]:
+        """Return what a panel's query shows for the traffic: value by its labels, asked where Grafana asks."""
+        filled = fill(expression, f"{round((self.end - self.start) * 1000) + 1}ms")
+        return {
+            ",".join(
+                f"{name}={value}" for name, value in sorted(series["metric"].items()) if name != "__name__"
+            ): float(series["value"][1])
+            for series in self.stack.frontend.instant(filled, self.end)
+        }
+
+    def panel(self, title: str, ref: str = "A") -> dict[str, float]:
+        (expression,) = [t["expr"] for name, t in targets(self.stack.declared) if name == title and t["refId"] == ref]
+        return self.ask(expression)
+
+
+def targets(declared: Declared) -> Iterator[tuple[str, dict]]:
+    return declared.targets(UID)
+
+
+def quiet(stack: Stack) -> float:
+    """Wait until the collector says that all it took has left it, and return the time of the sample that says so."""
+    since = stack.settle()
+
+    def all_sent() -> float:
+        at = stack.query.value("max(timestamp(otelcol_receiver_accepted_spans_total))") or 0
+        assert at > since, f"no report after {since}"
+        for items in ITEMS:
+            taken = stack.query.value(f"sum(otelcol_receiver_accepted_{items}_total)", at)
+            sent = stack.query.value(f"sum(otelcol_exporter_sent_{items}_total)", at)
+            assert taken == sent, f"{taken} {items} accepted, {sent} sent"
+            assert taken
+        return at
+
+    return wait_until(all_sent, "all that was accepted is sent")
+
+
+@pytest.fixture(scope="module")
+def watched(new_stack: Callable[[], Stack]) -> Iterator[Watched]:
+    stack = new_stack()
+    stack.changes |= {"collector": reports_every_second, "scraper": every_second}
+    stack.start().start("rule", *LONG_TERM, "scraper")
+    stack.warm_up()
+    wait_until(lambda: stack.query.stores().keys() >= {"receive", "store", "rule"}, "Query sees every store")
+    wait_until(lambda: (stack.query.value("count(up == 1)") or 0) >= len(SCRAPED), "every target is scraped")
+    start, told = quiet(stack), len(stack.requests())
+    load = stack.load(12, 8)
+    while load.running:  # someone looks at the dashboard meanwhile
+        stack.frontend.range("up", start - 60, start, 15)
+        stack.frontend.instant("up")
+        stack.frontend.exemplars("http_server_request_duration_seconds", start - 60, start)
+    assert load.wait_end(60) == 0
+    yield Watched(stack, start, quiet(stack), len(stack.requests()) - told)
+    stack.stop()
+
+
+def scraped_jobs(config: dict) -> set[str]:
+    return {job["job_name"] for job in config["receivers"]["prometheus"]["config"]["scrape_configs"]}
+
+
+def test_every_target_is_up(watched: Watched) -> None:
+    stack = watched.stack
+    without_metrics = {"tempo"} if isinstance(stack.traces, TraceStore) else set()
+    without_metrics |= {"loki"} if isinstance(stack.logs, LogStore) else set()
+    assert scraped_jobs(stack.declared.scraper()) - scraped_jobs(stack.scraper_config()) == NOT_HERE | without_metrics
+    expected = {f"job={job}": 1.0 for job in scraped_jobs(stack.scraper_config())}
+    assert watched.panel("Scrape targets up") == expected
+
+
+def test_a_name_that_no_job_looks_up_fails(declared: Declared) -> None:
+    with pytest.raises(NothingReplaced, match="thanos-sidecar"):
+        static_targets(declared.scraper(), {"thanos-sidecar.observability.svc.cluster.local:10902": "127.0.0.1:1"})
+
+
+def test_every_query_has_data(watched: Watched) -> None:
+    asked = [(title, target["refId"], target["expr"]) for title, target in targets(watched.stack.declared)]
+    assert len(asked) > 40
+    empty = {(title, ref) for title, ref, expression in asked if not watched.ask(expression)}
+    assert empty == {(title, ref) for title, ref, _ in asked if title == ONLY_AFTER_A_FAILURE}
+
+
+def test_counters_of_failures_are_the_collectors_own(watched: Watched) -> None:
+    """What a healthy run cannot show: the program at least has counters of these names."""
+    declared = watched.stack.declared
+    program = toolchain.collector(declared.collector(), declared.scraper()).read_bytes()
+    names = {
+        name
+        for title, target in targets(declared)
+        if title == ONLY_AFTER_A_FAILURE
+        for name in re.findall(r"otelcol_\w+", target["expr"])
+    }
+    assert len(names) == 6
+    assert [name for name in names if name.removesuffix("_total").encode() not in program] == []
+
+
+def test_what_is_accepted_is_sent(watched: Watched) -> None:
+    seconds = watched.end - watched.start + 0.001
+    for ref, exporter in (("A", "otlp_grpc/tempo"), ("C", "otlp_http/loki")):
+        (accepted,), sent = watched.panel("Accepted", ref).values(), watched.panel("Sent", ref)
+        assert sent == {f"exporter={exporter}": pytest.approx(accepted, rel=1e-3)}
+        assert accepted * seconds >= watched.requests
+    # Scraped points go through both collectors. Their own reports and scrapes are always under way.
+    accepted, sent = watched.panel("Accepted", "B"), watched.panel("Sent", "B")
+    assert sent == {
+        "exporter=otlp_grpc/gateway": pytest.approx(accepted["receiver=prometheus"], rel=0.3),
+        "exporter=otlp_http/thanos": pytest.approx(accepted["receiver=otlp"], rel=0.3),
+    }
+    taken = accepted["receiver=otlp"] + sum(sum(watched.panel("Accepted", ref).values()) for ref in "AC")
+    assert watched.panel("Items in")[""] == pytest.approx(taken, rel=1e-6)
+    assert watched.panel("Items refused") == watched.panel("Items lost") == {"": 0}
+
+
+def test_queues_have_the_baked_capacity(watched: Watched) -> None:
+    exporters = watched.stack.declared.collector()["exporters"]
+    capacity = {f"exporter={name}": each["sending_queue"]["queue_size"] for name, each in exporters.items()}
+    shown = watched.panel("Queue size and capacity", "B")
+    assert {name: shown[name] for name in capacity} == capacity
+    # The scraping collector has a queue of its own, in memory.
+    assert shown.keys() - capacity.keys() == {"exporter=otlp_grpc/gateway"}
+    queued = watched.panel("Queue size and capacity", "A")
+    assert queued.keys() == shown.keys()
+    assert watched.panel("Fullest queue")[""] == pytest.approx(max(queued[q] / shown[q] for q in shown), abs=0.01)
+
+
+def test_exemplars_have_the_room_of_the_flag(watched: Watched) -> None:
+    (flag,) = [a for a in watched.stack.declared.thanos("ingestor") if a.startswith("--tsdb.max-exemplars=")]
+    ingestor = f"instance={watched.stack.address('ingestor')}"
+    assert watched.panel("Exemplars stored and room for them", "B") == {ingestor: float(flag.split("=")[1])}
+    stored = watched.panel("Exemplars stored and room for them", "A")[ingestor]
+    assert stored >= 10
+    assert watched.panel("Exemplar buffer")[""] == stored / float(flag.split("=")[1])
+    assert watched.panel("Exemplars appended and rejected", "A")[ingestor] > 0
+    assert 0 < watched.panel("How far back exemplars reach")[ingestor] < 600
+
+
+def test_receive_shows_its_samples_and_answers(watched: Watched) -> None:
+    assert watched.panel("Samples received").keys() == {"code=200"}
+    assert watched.panel("Write requests").keys() == {"code=200,handler=otlp"}
+    assert watched.panel("Forwarding between router and ingestors", "A")["result=success"] > 0
+    assert watched.panel("Series in the head")[""] >= 100
+    for title, handlers in (("Write latency", ["otlp"]), ("Query latency", ["query", "query_range", "exemplars"])):
+        median, slowest = watched.panel(title, "A"), watched.panel(title, "B")
+        for handler in handlers:
+            assert 0 < median[f"handler={handler}"] <= slowest[f"handler={handler}"] < 60
+
+
+def test_query_shows_its_stores_and_questions(watched: Watched) -> None:
+    assert watched.panel("Stores connected to Query") == {
+        f"store_type={kind}": 1 for kind in ("receive", "rule", "store")
+    }
+    asked = {tuple(key.split(",")) for key, rate in watched.panel("Queries").items() if rate > 0}
+    assert {handler.removeprefix("handler=") for _, handler in asked} >= {"query", "query_range", "exemplars"}
+
+
+def test_memory_and_cpu_are_those_of_two_collectors(watched: Watched) -> None:
+    memory, cpu = watched.panel("Memory"), watched.panel("CPU")
+    assert len(memory) == 2
+    assert memory.keys() == cpu.keys()
+    assert all(10e6 < size < 2e9 for size in memory.values())
+    assert all(0 < cores < 4 for cores in cpu.values())
+
+
+def test_long_term_is_at_work(watched: Watched) -> None:
+    title = "Compactor: work left and halted"
+    assert [watched.panel(title, ref)[""] for ref in "ABC"] == [0, 0, 0]
+    done, failed = (watched.panel("Object store operations and failures", ref) for ref in "AB")
+    assert done.keys() == failed.keys() >= {f"operation={name}" for name in ("exists", "get", "iter", "upload")}
+    assert sum(failed.values()) == 0
