@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import secrets
+import shutil
 import signal
 import sys
 import tempfile
@@ -34,7 +35,12 @@ def control_plane(folder: Path) -> Iterator[Kube]:
         kube = Kube(_start(processes, folder))
         kube.apply([_storage_class(), *map(_node, ZONES)])
         wait_until(lambda: _nodes_ready(kube), "the nodes are ready", interval=0.2)
-        yield kube
+        try:
+            yield kube
+        finally:
+            # The provisioner makes a folder below /tmp for each claim, and the cluster that would delete it ends here.
+            for volume in kube.list("persistentvolumes"):
+                shutil.rmtree(volume["spec"]["hostPath"]["path"], ignore_errors=True)
 
 
 def _start(processes: Processes, folder: Path) -> Path:
