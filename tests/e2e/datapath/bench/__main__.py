@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.e2e.bake import TEMPLATE, bake
-from tests.e2e.datapath.bench import capacity, delay, histograms, longterm, overhead
+from tests.e2e.datapath.bench import capacity, constants, delay, histograms, longterm, overhead
 from tests.e2e.datapath.bench.report import Results, page, plot
 from tests.e2e.datapath.conftest import ANSWERS
 from tests.e2e.datapath.declared import Declared
@@ -49,10 +49,17 @@ def main() -> int:
         with Processes(folder / "long-logs") as processes:
             stack = Stack(declared, processes, folder / "long")
             try:
-                long_rows = step("long term", longterm.run, stack)
+                long_rows, long_memory = step("long term", longterm.run, stack)
             finally:
                 stack.stop()
-    results = Results(waited, costs, rows, long_rows, limits, growth)
+        with Processes(folder / "constants-logs") as processes:
+            stack = Stack(declared, processes, folder / "constants")
+            try:
+                measured = step("constants", constants.measure, stack)
+            finally:
+                stack.stop()
+        known = constants.known(declared)
+    results = Results(waited, costs, rows, long_rows, long_memory, limits, growth, measured, known)
     OUT.mkdir(parents=True, exist_ok=True)
     text = page(results)
     (OUT / "README.md").write_text(text)

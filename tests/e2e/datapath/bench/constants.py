@@ -2,11 +2,14 @@
 
     python -m tests.e2e.datapath.bench.constants     print them; they go into scripts/capacity.py by hand
 
+``make bench`` measures them too and sets them beside what scripts/capacity.py says.
+
 Not measured here: how far Tempo and Loki compress (neither is part of the stack), which stay estimates.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import random
 import sys
 import tempfile
@@ -92,6 +95,20 @@ def measure(stack: Stack) -> dict[str, float]:
     stack.stop()  # Receive writes what it has in memory into a block
     quiet, busy = (chunk_sizes(stack.data("ingestor") / tenant) for tenant in ("default-tenant", "busy"))
     return result | {"histogram_sample": busy["histogram"], "float_sample": quiet["float"]}
+
+
+def known(declared: Declared) -> dict[str, tuple[float, str]]:
+    """Return value and unit of each constant that the baked scripts/capacity.py calls measured."""
+    script = declared.platform / "scripts" / "capacity.py"
+    spec = importlib.util.spec_from_file_location("baked_capacity", script)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return {
+        name: (constant.value, constant.unit)
+        for name, constant in module.CONSTANTS.items()
+        if constant.source.startswith("measured")
+    }
 
 
 def exemplars_of_an_export(stack: Stack) -> float:

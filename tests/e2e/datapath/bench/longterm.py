@@ -16,6 +16,7 @@ from pathlib import Path
 
 from tests.e2e import toolchain
 from tests.e2e.datapath.bench.synthetic import Service, durations, request
+from tests.e2e.datapath.bench.usage import usage
 from tests.e2e.datapath.query import Refused
 from tests.e2e.datapath.stack import Stack
 from tests.e2e.processes import HTTP, wait_until
@@ -43,10 +44,11 @@ class Row:
     p95_error: float | None
 
 
-def run(stack: Stack) -> list[Row]:
-    """Return a row for each kind and resolution. ``stack`` must not be started."""
+def run(stack: Stack) -> tuple[list[Row], dict[str, int]]:
+    """Return a row for each kind and resolution, and the resident bytes of the Compactor at its most and of the Store
+    Gateway after the queries. ``stack`` must not be started."""
     truth = _write(stack)
-    sizes = _compact(stack)
+    sizes, compactor = _compact(stack)
     stack.start("store-gateway", "query")
     wait_until(lambda: stack.query.stores()["store"], "Query sees the Store Gateway")
     rows = []
@@ -54,7 +56,8 @@ def run(stack: Stack) -> list[Row]:
         for resolution, limit in RESOLUTIONS.items():
             count, p95 = _answers(stack, kind, limit, truth)
             rows.append(Row(kind, resolution, sizes.get((kind, resolution), 0), count, p95))
-    return rows
+    gateway = usage(stack.parts["store-gateway"]).resident_bytes
+    return rows, {"compactor": compactor, "store-gateway": gateway}
 
 
 def _write(stack: Stack) -> dict[int, list[float]]:
@@ -102,14 +105,19 @@ def _accepts(stack: Stack) -> bool:
     return answer.status_code == 200
 
 
-def _compact(stack: Stack) -> dict[tuple[str, str], int]:
-    """Run the Compactor to its end and return the bytes of the two-week blocks by kind and resolution."""
+def _compact(stack: Stack) -> tuple[dict[tuple[str, str], int], int]:
+    """Run the Compactor to its end and return the bytes of the two-week blocks by kind and resolution, and its most memory."""
     arguments = [argument for argument in stack.thanos_arguments("compact") if argument != "--wait"]
     # Sources are deleted at once instead of after two days: as long as they are there, Query answers from them.
     arguments += ["--consistency-delay=0s", "--delete-delay=0s"]
+    most = 0
     for name in ("compact-once", "compact-clean"):
         process = stack.processes.start(name, [toolchain.tool("thanos"), *arguments])
-        if process.wait_end(600):
+        deadline = time.monotonic() + 600
+        while process.running and time.monotonic() < deadline:
+            most = max(most, usage(process).resident_bytes)
+            time.sleep(0.2)
+        if process.wait_end(1):
             raise RuntimeError(f"the Compactor failed:\n{process.tail()}")
     sizes: dict[tuple[str, str], int] = {}
     for meta in (stack.folder / "bucket").glob("*/meta.json"):
@@ -119,7 +127,7 @@ def _compact(stack: Stack) -> dict[tuple[str, str], int]:
         kind = content["thanos"]["labels"].get("tenant_id", "")
         resolution = {0: "raw", 300_000: "5m", 3_600_000: "1h"}[content["thanos"]["downsample"]["resolution"]]
         sizes[kind, resolution] = sizes.get((kind, resolution), 0) + _size(meta.parent)
-    return sizes
+    return sizes, most
 
 
 def _size(folder: Path) -> int:

@@ -22,8 +22,11 @@ class Results:
     overhead: dict[str, dict[str, overhead.Load]]
     histograms: list[histograms.Row]
     longterm: list[longterm.Row]
+    longterm_memory: dict[str, int]
     limits: capacity.Limits
     growth: list[capacity.Growth]
+    constants: dict[str, float]
+    known: dict[str, tuple[float, str]]
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:
@@ -74,6 +77,9 @@ def page(results: Results) -> str:
             ],
         ),
         verdict(results),
+        "For that one service, written both ways, the Compactor needed "
+        f"{results.longterm_memory['compactor'] / 1e6:.0f} MB at most, the Store Gateway held "
+        f"{results.longterm_memory['store-gateway'] / 1e6:.0f} MB after the queries.",
         "## From the end of a request to its exemplar",
         f"{delay['found']:.0f} of {delay['requests']:.0f} exemplars were found through Query Frontend. Against the export "
         f"interval of {delay['interval']:g} s: "
@@ -109,6 +115,16 @@ def page(results: Results) -> str:
                     *(f"{growth.resident[name] / 1e6:.0f} ({growth.cpu[name]:.3f})" for name in capacity.PROCESSES),
                 ]
                 for growth in results.growth
+            ],
+        ),
+        "## Constants of `make capacity`",
+        "What a platform's `make capacity` counts with, measured again; it changes when somebody changes "
+        "`scripts/capacity.py`. How far Tempo and Loki compress is an estimate there, since neither runs here.",
+        table(
+            ["constant", "measured now", "in `make capacity`", "unit"],
+            [
+                [f"`{name}`", f"{results.constants[name]:,.1f}", f"{value:,g}", unit]
+                for name, (value, unit) in results.known.items()
             ],
         ),
         "![Errors of p95, bytes of the blocks, memory and CPU by number of services](datapath.svg)",
