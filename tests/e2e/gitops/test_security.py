@@ -177,7 +177,7 @@ def test_platform_is_closed_to_strangers(endpoints: list[Endpoint], network: Net
 NO_SECRETS = {
     r"automountServiceAccountToken:": "a switch",
     r"^\s*(external|sealed)-secrets: ": "names of charts and registries",
-    r"existingSecret: ": "the name of a Secret",
+    r"(existingSecret|secretName): ": "the name of a Secret",
     r"password: \"?admin-password\b": "the name of a key in a Secret",
     r"^secret_suffix ": "part of the name of the Secret that holds Terraform's state",
     r"@sha256:": "the digest of an image",
