@@ -79,6 +79,12 @@ def test_outage_of_receive_and_of_the_trace_store(stack: Stack) -> None:
     assert len(told) >= 200
     # Not only the totals: the samples that the SDK exported during the outage are there too.
     assert longest_gap(stack, start, time.time()) < OUTAGE_SECONDS / 4
+    # What the collector said of itself meanwhile waited on disk too: the dashboard shows how its queue filled.
+    queue = 'otelcol_exporter_queue_size{exporter="otlp_http/thanos"}'
+    (reports,) = stack.query.instant(f"{queue}[{round(time.time() - start)}s]")
+    assert max(float(size) for _, size in reports["values"]) > 0
+    assert max(float(b) - float(a) for (a, _), (b, _) in pairwise(reports["values"])) < OUTAGE_SECONDS / 4
+    assert float(reports["values"][-1][0]) - float(reports["values"][0][0]) > OUTAGE_SECONDS / 2
 
 
 def test_unwritable_queue_is_refused_at_start(stack: Stack, new_stack: Callable[[], Stack], tmp_path: Path) -> None:
