@@ -46,7 +46,7 @@ def page(results: Results) -> str:
     cores, machine = os.cpu_count(), platform.machine()
     sections = [
         "# Benchmarks of the data path",
-        "`make bench` measures this and writes this page and the plot (about five minutes on 2 cores; it needs what `make e2e` "
+        "`make bench` measures this and writes this page and the plot (about ten minutes on 2 cores; it needs what `make e2e` "
         f"needs). Last run: {cores} cores, {machine}, Linux, {versions}, parts and load on the same machine. Absolute "
         "numbers are this machine's; compare the ratios. Method: the modules of `tests/e2e/datapath/bench/`.",
         "## Native or classic histograms",
@@ -179,11 +179,18 @@ def plot(results: Results, path: Path) -> None:
     for name in capacity.PROCESSES:
         axes[1, 0].plot(counts, [growth.resident[name] / 1e6 for growth in results.growth], marker="o", label=name)
         axes[1, 1].plot(counts, [growth.cpu[name] for growth in results.growth], marker="o", label=name)
-    axes[1, 0].set_title("Resident memory (MB) by services")
-    axes[1, 1].set_title("CPU (cores) by services")
+    axes[1, 0].set_title("Resident memory (MB)")
+    axes[1, 1].set_title("CPU (cores)")
+    axes[0, 0].yaxis.set_major_formatter("{x:g}")
     for axis in axes.flat:
-        axis.legend(fontsize=8)
         axis.grid(alpha=0.3)
+        axis.set_axisbelow(True)
     for axis in axes[1]:
         axis.set_xscale("log")
+        axis.set_xticks(counts, [str(count) for count in counts])
+        axis.minorticks_off()
+        axis.set_ylim(bottom=0)
+        axis.set_xlabel("services")
+    for axis in (*axes[0], axes[1, 1]):  # the lines of the last two are the same
+        axis.legend(fontsize=8)
     figure.savefig(path, metadata={"Date": None})
