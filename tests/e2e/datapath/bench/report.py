@@ -46,7 +46,7 @@ def page(results: Results) -> str:
     cores, machine = os.cpu_count(), platform.machine()
     sections = [
         "# Benchmarks of the data path",
-        "`make bench` measures this and writes this page and the plot (about ten minutes on 2 cores; it needs what `make e2e` "
+        "`make bench` measures this and writes this page and the plot (about eight minutes on 2 cores; it needs what `make e2e` "
         f"needs). Last run: {cores} cores, {machine}, Linux, {versions}, parts and load on the same machine. Absolute "
         "numbers are this machine's; compare the ratios. Method: the modules of `tests/e2e/datapath/bench/`.",
         "## Native or classic histograms",
