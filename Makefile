@@ -20,7 +20,7 @@ lint: .venv/.ready ## Ruff over hooks and tests, yamllint over the answers
 
 .PHONY: e2e
 e2e: .venv-e2e/.ready ## The data path on real collector and Thanos (needs Go; the first run builds them)
-	.venv-e2e/bin/python -m pytest -n $(WORKERS) --dist loadfile -v --no-header tests/e2e/datapath $(ARGS)
+	.venv-e2e/bin/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -v --no-header tests/e2e/datapath $(ARGS)
 
 .PHONY: e2e-gitops
 e2e-gitops: .venv-e2e/.ready ## GitOps on a real API server and Argo CD (needs Go; the first run builds them)
