@@ -20,10 +20,12 @@ lint: .venv/.ready ## Ruff over hooks and tests, yamllint over the answers
 
 .PHONY: e2e
 e2e: .venv-e2e/.ready ## The data path on real collector and Thanos (needs Go; the first run builds them)
+	.venv-e2e/bin/python -m tests.e2e.datapath.prepare >/dev/null
 	.venv-e2e/bin/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -v --no-header tests/e2e/datapath $(ARGS)
 
 .PHONY: e2e-gitops
 e2e-gitops: .venv-e2e/.ready ## GitOps on a real API server and Argo CD (needs Go; the first run builds them)
+	.venv-e2e/bin/python -m tests.e2e.toolchain etcd kubernetes kwok helm registry crane kubeseal argocd >/dev/null
 	.venv-e2e/bin/python -m pytest -v --no-header tests/e2e/gitops $(ARGS)
 
 .PHONY: control-plane
@@ -32,6 +34,7 @@ control-plane: .venv-e2e/.ready ## Start that API server by hand, print its kube
 
 .PHONY: bench
 bench: .venv-e2e/.ready ## Measure the data path; writes docs/benchmarks/
+	.venv-e2e/bin/python -m tests.e2e.datapath.prepare >/dev/null
 	.venv-e2e/bin/python -m tests.e2e.datapath.bench
 
 .PHONY: requirements

@@ -1,0 +1,35 @@
+"""Build what the data-path suite runs, before pytest captures the output: the first time this takes minutes.
+
+    python -m tests.e2e.datapath.prepare
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+
+from tests.e2e import toolchain
+from tests.e2e.bake import bake
+from tests.e2e.datapath.conftest import ANSWERS
+from tests.e2e.datapath.declared import Declared
+from tests.e2e.datapath.stack import python_environment
+
+
+def main() -> int:
+    """Build the tools, the collector that a bake's configuration needs, and the simulator's environment."""
+    try:
+        for name in ("thanos", "promtool", "helm"):
+            toolchain.tool(name)
+        with tempfile.TemporaryDirectory() as folder:
+            declared = Declared(bake(Path(folder), **ANSWERS))
+            toolchain.collector(declared.collector(), declared.scraper())
+            python_environment(declared)
+    except toolchain.ToolchainError as error:
+        print(f"toolchain: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
