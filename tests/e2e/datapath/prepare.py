@@ -1,6 +1,6 @@
 """Build what the data-path suite runs, before pytest captures the output: the first time this takes minutes.
 
-    python -m tests.e2e.datapath.prepare
+python -m tests.e2e.datapath.prepare
 """
 
 from __future__ import annotations
