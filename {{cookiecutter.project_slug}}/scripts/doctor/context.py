@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -199,14 +199,15 @@ class Context:
             return str(error)
         return ""
 
-    def ingestor_metric(self, name: str) -> float | None:
-        """Return a metric of the ingestor, summed over its tenants; None where it has none."""
+    def ingestor_metric(self, name: str, fold: Callable[[list[float]], float] = sum) -> float | None:
+        """Return a metric of the ingestors, ``sum`` or ``min`` over them and their tenants; None where it has none."""
         if self.reaches("receive"):
             lines = self.get("receive", "/metrics").text.splitlines()
             values = [float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith((f"{name} ", f"{name}{{"))]
-            return sum(values) if values else None
+            return fold(values) if values else None
         try:
-            return self.number(f"sum({name})")
+            # The Ruler has a TSDB, and so these metrics, too.
+            return self.number(f'{fold.__name__}({name}{{job="thanos-receive-ingestor"}})')
         except UnreachableError as error:
             raise MissingError(f"no --receive-url was given, and Query does not answer: {error}") from None
 

@@ -44,7 +44,7 @@ def receive(context: Context) -> Result:
         )
     stored = context.ingestor_metric("prometheus_tsdb_exemplar_exemplars_in_storage") or 0
     evidence = f"{stored:.0f} exemplars stored, room for {room:.0f} ({stored / room:.0%})"
-    oldest = context.ingestor_metric("prometheus_tsdb_exemplar_last_exemplars_timestamp_seconds")
+    oldest = context.ingestor_metric("prometheus_tsdb_exemplar_last_exemplars_timestamp_seconds", min)
     reach = time.time() - oldest if oldest else context.since
     if stored >= room and reach < context.since:
         return warn(f"{evidence}; the buffer is full and reaches back {reach / 60:.0f} min only: raise {EXEMPLAR_FLAG}")
