@@ -32,7 +32,7 @@ else:
 Problems = Iterator[str]
 # Files whose own language has braces: Helm's, GitHub's, Prometheus' and Grafana's. Jinja never touches them.
 OWN_BRACES = re.compile(
-    r"(^|/)templates/|^\.github/|/dashboards/|/rules/|^platform-apps/[^/]+/tests/|\.tpl$|\.py$|^scripts/|^docs/assets/|\.tf$|\.tftest\.hcl$"
+    r"(^|/)templates/|^\.github/|/dashboards/|^platform-apps/[^/]+/tests/|\.tpl$|\.py$|^scripts/|\.tf$|\.tftest\.hcl$"
 )
 TEMPLATE = re.compile(r"(^|/)templates/")
 
