@@ -17,10 +17,11 @@ import jsonschema
 import kubernetes_validate
 import yaml
 
+from tests.pins import pinned
 from tests.platforms import ROOT
 
 ENVIRONMENTS = ("local", "production")
-KUBERNETES = "1.34"
+KUBERNETES = pinned("kubernetes").rpartition(".")[0]  # schemas are those of a minor version
 SCHEMAS = Path(os.environ.get("CRD_SCHEMAS") or ROOT.parent / "shared" / "reference" / "schemas")
 # It reads its two megabytes of definitions for every object.
 kubernetes_validate.utils.schema_contents = functools.cache(kubernetes_validate.utils.schema_contents)

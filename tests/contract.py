@@ -19,6 +19,7 @@ import yaml
 
 from tests import charts
 from tests.checks import names, read
+from tests.pins import pinned
 
 Found = Iterator[tuple[str, object]]
 
@@ -410,7 +411,10 @@ CONTRACT = (
     ),
     # Secrets, versions, answers
     Fact("Grafana's login", {"grafana-admin"}, data("platform-apps/grafana/values.yaml", "admin", "existingSecret")),
-    Fact("collector version", {"0.158.0"}, text(r"opentelemetry-collector[\w-]*:(\d[\w.]*)", "*")),
+    Fact("collector version", {pinned("collector")}, text(r"opentelemetry-collector[\w-]*:(\d[\w.]*)", "*")),
+    Fact(
+        "Thanos version", {f"v{pinned('thanos')}"}, data("platform-apps/thanos-*/values.yaml", "thanos", "image", "tag")
+    ),
     *(
         Fact(
             f"{prompt} in Terraform",

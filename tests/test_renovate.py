@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.pins import pinned
+
 # What a pin looks like; a range (>= 1.9) or a major.minor (3.13) is none.
 VERSION = re.compile(
     r"(?<![\w.@:/-])v?\d+\.\d+\.\d+(?:\.\d+)?(?![\w.]*/)|(?<=:)v?\d+\.\d+[\w.]*|@sha256:\w+|@[0-9a-f]{40}"
@@ -81,7 +83,7 @@ def test_every_pin_has_a_manager(platform, name):
 @pytest.mark.parametrize(
     ("file", "line"),
     [
-        (".github/workflows/ci.yml", "version: v3.22.0"),
+        (".github/workflows/ci.yml", f"version: v{pinned('helm')}"),
         ("terraform/modules/argocd-app/main.tf", 'version = "2.0.5"'),
     ],
 )

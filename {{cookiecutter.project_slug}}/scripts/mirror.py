@@ -26,7 +26,7 @@ from rich.progress import Progress
 ROOT = Path(__file__).resolve().parent.parent
 ENVIRONMENTS = ("local", "production")
 # Charts refuse a version that is too old, and Helm alone assumes the one that it was built with.
-KUBERNETES = "1.34"
+KUBERNETES = "1.34.4"
 # An image stands in a pod's or a custom resource's `image`, or in an operator's `--…-image=` argument.
 _IMAGE_ARGUMENT = re.compile(r"^--[a-z0-9-]*image=(?P<image>\S+)$")
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times faster, where PyYAML has it

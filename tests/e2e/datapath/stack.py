@@ -463,5 +463,5 @@ class Stack:
 
 
 def python_environment(declared: Declared) -> Path:
-    """Return the virtual environment of the baked ``app/requirements-dev.txt``, made once."""
-    return toolchain.python(declared.app / "requirements-dev.txt")
+    """Return the virtual environment of the baked app with all that the operator's image brings into a pod, made once."""
+    return toolchain.python(declared.app / "requirements-dev.txt", Path(__file__).parent / "requirements-operator.txt")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
 from tests.e2e.datapath.declared import (
@@ -14,6 +17,20 @@ from tests.e2e.datapath.declared import (
     substitute,
 )
 from tests.e2e.datapath.stack import LONG_TERM
+from tests.pins import pinned
+
+
+def test_the_app_is_instrumented_with_what_the_operators_image_holds(declared: Declared) -> None:
+    """The list is the image's, at its version; where the baked app pins one of these too, it is the same version."""
+    image, app = (
+        dict(re.findall(r"(?m)^(opentelemetry-[\w-]+)==(\S+)$", file.read_text()))
+        for file in (Path(__file__).parent / "requirements-operator.txt", declared.app / "requirements-dev.txt")
+    )
+    assert image["opentelemetry-distro"] == pinned("instrumentation")
+    assert image["opentelemetry-instrumentation-system-metrics"] == pinned("instrumentation")
+    assert {name: app[name] for name in image.keys() & app.keys()} == {
+        name: image[name] for name in image.keys() & app.keys()
+    }
 
 
 def test_a_substitution_that_matches_nothing_fails() -> None:

@@ -251,6 +251,13 @@ def test_the_log_store_has_exactly_that_line(story: Story, phase: Phase) -> None
             assert streams[0]["stream"]["span_id"] == told[trace_id].span_id
 
 
+def test_a_pod_sends_the_series_of_its_requests_alone(story: Story) -> None:
+    """The operator's image would instrument the host too: 169 series a pod of what nobody asks for."""
+    found = story.stack.query.instant('count by (__name__) ({service_name="checkout"})')
+    names = {series["metric"]["__name__"] for series in found}
+    assert names == {"http_server_request_duration_seconds", "http_server_active_requests"}
+
+
 def test_an_unknown_trace_is_not_found(stack: Stack) -> None:
     with pytest.raises(KeyError):
         trace(stack, "0123456789abcdef" * 2)

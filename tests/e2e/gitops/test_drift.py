@@ -68,6 +68,33 @@ def test_commit_rolls_out_and_a_revert_rolls_back(platform: Platform, synced: Ar
     assert replicas() == before
 
 
+def test_a_change_of_the_collectors_configuration_alone_rolls_out(platform: Platform, synced: ArgoCD) -> None:
+    """Its kind keeps unknown fields below ``spec.config``, where a server-side diff may see no change (argo-cd#28818)."""
+
+    def spec() -> Manifest:
+        found = platform.kube.get(COLLECTOR, "otel", OBSERVABILITY)
+        assert found
+        return found["spec"]
+
+    def queue(of: Manifest) -> int:
+        return of["config"]["exporters"]["otlp_grpc/tempo"]["sending_queue"].pop("queue_size")
+
+    before = spec()
+    overlay(platform, "otel-collector", "gateway: {queue: {bytesPerSignal: 134217728}}\n")
+    pushed = platform.commit("A smaller queue")
+    synced.refresh("otel-collector")
+    synced.wait_synced("otel-collector", revision=pushed)
+    after = spec()
+    assert (queue(before), queue(after)) == (268435456, 134217728)
+    assert before.keys() == after.keys()
+    assert {key for key in after if after[key] != before[key]} == {"config"}
+
+    git(platform.folder, "revert", "--no-edit", "HEAD")
+    synced.refresh("otel-collector")
+    synced.wait_synced("otel-collector", revision=git(platform.folder, "rev-parse", "HEAD"))
+    assert queue(spec()) == 268435456
+
+
 def overlay(platform: Platform, component: str, text: str) -> None:
     """Write a component's values-local.yaml."""
     (folder,) = [
