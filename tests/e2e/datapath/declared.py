@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -205,6 +206,14 @@ class Declared:
         for item in [*spec.get("env", []), *spec["python"].get("env", [])]:
             env[item["name"]] = str(item["value"])
         return env
+
+    def trace_limits(self) -> dict[str, float]:
+        """Return what Tempo is told of its limits, by the names of ``stores.TraceLimits``; what is left out is Tempo's default."""
+        values = self.values("tempo")["tempo"]
+        told = dict(values["tempo"].get("overrides", {}).get("defaults", {}).get("ingestion", {}))
+        if found := re.search(r"(?m)^ *retry_after_on_resource_exhausted: (\d+)s$", values.get("config", "")):
+            told["retry_after"] = int(found[1])
+        return told
 
     def thanos(self, program: str) -> list[str]:
         """Return the arguments of a Thanos program (a key of ``CHART_ARGUMENTS``), the subcommand first."""

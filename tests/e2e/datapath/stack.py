@@ -21,7 +21,7 @@ from tests.e2e import toolchain
 from tests.e2e.datapath.backends import Loki, Tempo
 from tests.e2e.datapath.declared import NAMESPACE, Declared, replace_flags, static_targets, substitute
 from tests.e2e.datapath.query import Thanos
-from tests.e2e.datapath.stores import LogStore, TraceStore
+from tests.e2e.datapath.stores import LogStore, TraceLimits, TraceStore
 from tests.e2e.processes import HTTP, LOOPBACK, NotReady, Process, Processes, free_port, wait_until
 
 CORE = ("ingestor", "router", "query", "query-frontend", "collector", "app")
@@ -282,6 +282,8 @@ class Stack:
     def start(self, *names: str) -> Stack:
         """Start parts in the order given (default: stores and ``CORE``) and wait until each is ready."""
         if not names:
+            if isinstance(self.traces, TraceStore):
+                self.traces.limits = TraceLimits(**self.declared.trace_limits())
             self.traces.start()
             self.logs.start()
         for name in names or CORE:

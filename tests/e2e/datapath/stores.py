@@ -11,16 +11,24 @@ import gzip
 import json
 import re
 import threading
+import time
 from collections import defaultdict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import NoReturn
 from urllib.parse import parse_qs, urlsplit
 
 import grpc
+from google.protobuf.any_pb2 import Any
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import DecodeError
+from google.rpc.error_details_pb2 import RetryInfo
+from google.rpc.status_pb2 import Status as RpcStatus
+from grpc_status import rpc_status
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest, ExportLogsServiceResponse
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceRequest,
@@ -125,8 +133,28 @@ def attributes(pairs: list[KeyValue]) -> dict[str, str]:
     return {pair.key: plain(pair.value) for pair in pairs}
 
 
+@dataclass
+class TraceLimits:
+    """What Tempo takes, with Tempo 2.10's defaults: bytes a second, bytes at once, traces that are live at a time (0: any number).
+
+    ``retry_after`` is what a refusal says about trying again, in seconds; 0 says nothing, which an exporter takes for final.
+    """
+
+    rate_limit_bytes: int = 15_000_000
+    burst_size_bytes: int = 20_000_000
+    max_traces_per_user: int = 10_000
+    retry_after: float = 0
+
+
+# Seconds without a new span after which Tempo no longer counts a trace as live.
+LIVE_SECONDS = 5
+
+
 class TraceStore(HttpService, TraceServiceServicer):
     """Tempo's stand-in: OTLP/gRPC in; ``GET /ready``, ``/api/traces/<id>`` and ``/api/search`` out.
+
+    It refuses as Tempo does: above the rate a batch gets RESOURCE_EXHAUSTED; above the number of live traces the spans of
+    further ones are dropped, and the sender hears of no error.
 
     ``/api/search`` takes ``q`` as one TraceQL span set of comparisons joined by ``&&``: ``resource.x``, ``span.x``, ``.x``
     or the intrinsics ``name``, ``status`` and ``trace:id``, with ``=`` or ``!=`` and a quoted string or a bare word, and
@@ -139,6 +167,10 @@ class TraceStore(HttpService, TraceServiceServicer):
         self._grpc: grpc.Server | None = None
         self._lock = threading.Lock()
         self._traces: dict[str, dict[str, tuple[object, object, object]]] = defaultdict(dict)
+        self.limits = TraceLimits()
+        self.refused = 0
+        self._live: dict[str, float] = {}
+        self._room, self._filled = float(self.limits.burst_size_bytes), time.monotonic()
 
     def start(self) -> None:
         self._grpc = grpc.server(ThreadPoolExecutor(4), options=[("grpc.so_reuseport", 0)])
@@ -165,11 +197,48 @@ class TraceStore(HttpService, TraceServiceServicer):
                 for trace_id, spans in kept.items():
                     self._traces[trace_id].update(spans)
 
-    def Export(self, request: ExportTraceServiceRequest, _context: object) -> ExportTraceServiceResponse:
+    def _takes(self, size: int) -> bool:
+        now = time.monotonic()
+        self._room += (now - self._filled) * self.limits.rate_limit_bytes
+        self._room, self._filled = min(self._room, self.limits.burst_size_bytes), now
+        if size > self._room:
+            return False
+        self._room -= size
+        return True
+
+    def _is_live(self, trace_id: str) -> bool:
+        now = time.monotonic()
+        limit = self.limits.max_traces_per_user
+        if trace_id not in self._live and limit and len(self._live) >= limit:
+            self._live = {key: seen for key, seen in self._live.items() if now - seen < LIVE_SECONDS}
+            if len(self._live) >= limit:
+                return False
+        self._live[trace_id] = now
+        return True
+
+    def _refuse(self, context: grpc.ServicerContext) -> NoReturn:
+        status = RpcStatus(code=grpc.StatusCode.RESOURCE_EXHAUSTED.value[0], message="RATE_LIMITED: ingestion rate limit")
+        if self.limits.retry_after:
+            delay = Duration()
+            delay.FromMilliseconds(int(self.limits.retry_after * 1000))
+            detail = Any()
+            detail.Pack(RetryInfo(retry_delay=delay))
+            status.details.append(detail)
+        context.abort_with_status(rpc_status.to_status(status))
+        raise AssertionError("abort_with_status raises")
+
+    def Export(self, request: ExportTraceServiceRequest, context: grpc.ServicerContext) -> ExportTraceServiceResponse:
+        with self._lock:
+            takes = self._takes(request.ByteSize())
+            self.refused += not takes
+        if not takes:
+            self._refuse(context)
         with self._lock:
             for resource in request.resource_spans:
                 for scope in resource.scope_spans:
                     for span in scope.spans:
+                        if not self._is_live(span.trace_id.hex()):
+                            continue
                         # A resent batch brings the same span again: the id keeps it one.
                         self._traces[span.trace_id.hex()][span.span_id.hex()] = (resource.resource, scope.scope, span)
         return ExportTraceServiceResponse()

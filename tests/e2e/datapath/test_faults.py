@@ -5,16 +5,20 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import yaml
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from tests.e2e.datapath.stack import SERVED, Request, Stack
-from tests.e2e.processes import NotReady, wait_until
+from tests.e2e.datapath.stores import TraceStore
+from tests.e2e.processes import HTTP, NotReady, wait_until
 
 OUTAGE_SECONDS = 60
+QUEUED_BATCHES = 10  # of 3,000 traces and 1 MB
 
 
 @pytest.fixture(autouse=True)
@@ -85,6 +89,40 @@ def test_outage_of_receive_and_of_the_trace_store(stack: Stack) -> None:
     assert max(float(size) for _, size in reports["values"]) > 0
     assert max(float(b) - float(a) for (a, _), (b, _) in pairwise(reports["values"])) < OUTAGE_SECONDS / 4
     assert float(reports["values"][-1][0]) - float(reports["values"][0][0]) > OUTAGE_SECONDS / 2
+
+
+def test_a_full_queue_drains_into_the_trace_store_without_loss(stack: Stack) -> None:
+    """More traces than are live at a time by Tempo's default, and more bytes than it takes in a second, arrive at once."""
+    stack.traces.stop()
+    if isinstance(stack.traces, TraceStore):
+        told = stack.traces.limits  # a twentieth of the rate, so that a slow machine comes up against it too
+        rate, burst = told.rate_limit_bytes // 20, told.burst_size_bytes // 20
+        stack.traces.limits = replace(told, rate_limit_bytes=rate, burst_size_bytes=burst)
+    now, sent = time.time_ns(), []
+    for _ in range(QUEUED_BATCHES):
+        request = ExportTraceServiceRequest()
+        scope = request.resource_spans.add().scope_spans.add()
+        for _ in range(3000):
+            span = scope.spans.add(trace_id=os.urandom(16), span_id=os.urandom(8), name="queued", kind=2)
+            span.start_time_unix_nano, span.end_time_unix_nano = now, now + 1_000_000
+            span.attributes.add(key="padding").value.string_value = "x" * 300
+            sent.append(span.trace_id.hex())
+        answer = HTTP.post(
+            f"{stack.url('collector', 'otlp-http')}/v1/traces",
+            content=request.SerializeToString(),
+            headers={"Content-Type": "application/x-protobuf"},
+        )
+        assert answer.status_code == 200, answer.text
+    stack.traces.start()
+
+    def missing() -> bool:
+        lost = [trace_id for trace_id in sent[::10] if not stack.has_trace(trace_id)]
+        assert not lost, f"{len(lost)} of {len(sent[::10])} traces are not there"
+        return True
+
+    wait_until(missing, "every trace is there", timeout=120, interval=2)
+    if isinstance(stack.traces, TraceStore):
+        assert stack.traces.refused, "the queue drained slower than the limit: this proves nothing"
 
 
 def test_unwritable_queue_is_refused_at_start(stack: Stack, new_stack: Callable[[], Stack], tmp_path: Path) -> None:
