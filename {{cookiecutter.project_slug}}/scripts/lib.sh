@@ -1,7 +1,9 @@
 # shellcheck shell=bash
 # What the cluster scripts share. Source it.
 
-ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P) # as git and the container runtime see it, whatever links lead here
+MINIMUM_KUBERNETES=1.30 # pods that sleep before they stop; the charts' kubeVersion says so too
+MINIMUM_KIND=0.24       # enforces NetworkPolicies
 
 say() { printf '%s\n' "$@"; }
 warn() { printf '%s\n' "$@" >&2; }
@@ -21,15 +23,18 @@ need() {
   for tool in "${missing[@]}"; do
     case $tool in
       docker) warn "  docker     https://docs.docker.com/engine/install/" ;;
-      kind) warn "  kind       https://kind.sigs.k8s.io/docs/user/quick-start/#installation" ;;
+      kind) warn "  kind       https://kind.sigs.k8s.io/docs/user/quick-start/#installation ($MINIMUM_KIND or newer)" ;;
       kubeseal) warn "  kubeseal   https://github.com/bitnami-labs/sealed-secrets#kubeseal" ;;
       kubectl) warn "  kubectl    https://kubernetes.io/docs/tasks/tools/#kubectl" ;;
-      terraform) warn "  terraform  https://developer.hashicorp.com/terraform/install (1.9 or newer)" ;;
+      terraform) warn "  terraform  https://developer.hashicorp.com/terraform/install (1.10 or newer)" ;;
       *) warn "  $tool" ;;
     esac
   done
   exit 1
 }
+
+# at_least VERSION MINIMUM: numbers alone, as in 1.34.4.
+at_least() { [ "$(printf '%s\n' "$1" "$2" | sort -t . -k 1,1n -k 2,2n -k 3,3n | head -n 1)" = "$2" ]; }
 
 # setting NAME FILE...: the value of `NAME = "..."` in the last of the tfvars files that has one.
 setting() {
@@ -65,7 +70,10 @@ kube() {
 }
 
 require_cluster() {
-  kube version --request-timeout=10s >/dev/null 2>&1 ||
+  local said version
+  said=$(kube version --request-timeout=10s 2>/dev/null) ||
     die "No answer from the cluster (context '${CONTEXT:-$(kubectl config current-context 2>/dev/null || echo none)}')." \
       "Is it running, and does KUBECONFIG name it? For a cluster on this machine: make up"
+  version=$(sed -n 's/^Server Version: v\([0-9.]*\).*/\1/p' <<<"$said")
+  at_least "$version" "$MINIMUM_KUBERNETES" || die "The cluster runs Kubernetes $version; the platform needs $MINIMUM_KUBERNETES or newer."
 }

@@ -9,6 +9,9 @@ need docker git kind kubectl terraform
 use_environment local
 docker info >/dev/null 2>&1 || die "Docker is installed, but its daemon does not answer. Start it, or add yourself to the group 'docker'."
 
+version=$(kind version | sed -n 's/^kind v\([0-9.]*\).*/\1/p')
+at_least "$version" "$MINIMUM_KIND" || die "kind $version is too old, its network enforces no policies: $MINIMUM_KIND or newer is needed."
+
 # Argo CD reads commits, not files.
 cd "$ROOT"
 git rev-parse --verify --quiet HEAD >/dev/null 2>&1 ||

@@ -1,5 +1,5 @@
 terraform {
-  required_version = ">= 1.9"
+  required_version = ">= 1.10" # locks of the S3 backend
 
   required_providers {
     helm = {

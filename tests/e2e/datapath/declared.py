@@ -208,7 +208,7 @@ class Declared:
         return env
 
     def trace_limits(self) -> dict[str, float]:
-        """Return what Tempo is told of its limits, by the names of ``stores.TraceLimits``; what is left out is Tempo's default."""
+        """Return the limits that Tempo is given, by the names of ``stores.TraceLimits``; Tempo's defaults are left out."""
         values = self.values("tempo")["tempo"]
         told = dict(values["tempo"].get("overrides", {}).get("defaults", {}).get("ingestion", {}))
         if found := re.search(r"(?m)^ *retry_after_on_resource_exhausted: (\d+)s$", values.get("config", "")):

@@ -11,13 +11,13 @@ import gzip
 import json
 import re
 import threading
-import time
 from collections import defaultdict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from time import monotonic
 from typing import NoReturn
 from urllib.parse import parse_qs, urlsplit
 
@@ -135,7 +135,7 @@ def attributes(pairs: list[KeyValue]) -> dict[str, str]:
 
 @dataclass
 class TraceLimits:
-    """What Tempo takes, with Tempo 2.10's defaults: bytes a second, bytes at once, traces that are live at a time (0: any number).
+    """What Tempo takes, with Tempo 2.10's defaults: bytes a second, bytes at once, live traces at a time (0: any number).
 
     ``retry_after`` is what a refusal says about trying again, in seconds; 0 says nothing, which an exporter takes for final.
     """
@@ -170,7 +170,7 @@ class TraceStore(HttpService, TraceServiceServicer):
         self.limits = TraceLimits()
         self.refused = 0
         self._live: dict[str, float] = {}
-        self._room, self._filled = float(self.limits.burst_size_bytes), time.monotonic()
+        self._room, self._filled = float(self.limits.burst_size_bytes), monotonic()
 
     def start(self) -> None:
         self._grpc = grpc.server(ThreadPoolExecutor(4), options=[("grpc.so_reuseport", 0)])
@@ -198,7 +198,7 @@ class TraceStore(HttpService, TraceServiceServicer):
                     self._traces[trace_id].update(spans)
 
     def _takes(self, size: int) -> bool:
-        now = time.monotonic()
+        now = monotonic()
         self._room += (now - self._filled) * self.limits.rate_limit_bytes
         self._room, self._filled = min(self._room, self.limits.burst_size_bytes), now
         if size > self._room:
@@ -207,7 +207,7 @@ class TraceStore(HttpService, TraceServiceServicer):
         return True
 
     def _is_live(self, trace_id: str) -> bool:
-        now = time.monotonic()
+        now = monotonic()
         limit = self.limits.max_traces_per_user
         if trace_id not in self._live and limit and len(self._live) >= limit:
             self._live = {key: seen for key, seen in self._live.items() if now - seen < LIVE_SECONDS}
@@ -217,7 +217,9 @@ class TraceStore(HttpService, TraceServiceServicer):
         return True
 
     def _refuse(self, context: grpc.ServicerContext) -> NoReturn:
-        status = RpcStatus(code=grpc.StatusCode.RESOURCE_EXHAUSTED.value[0], message="RATE_LIMITED: ingestion rate limit")
+        status = RpcStatus(
+            code=grpc.StatusCode.RESOURCE_EXHAUSTED.value[0], message="RATE_LIMITED: ingestion rate limit"
+        )
         if self.limits.retry_after:
             delay = Duration()
             delay.FromMilliseconds(int(self.limits.retry_after * 1000))

@@ -74,6 +74,7 @@ class Service:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
+        self.address = ("127.0.0.1", port)
         self._url = f"http://127.0.0.1:{port}"
         clean = {key: value for key, value in os.environ.items() if not key.startswith(("OTEL_", "CHECKOUT_"))}
         # The programs of this interpreter's environment, whether or not it is activated.
@@ -226,3 +227,17 @@ def test_bad_settings_stop_the_start_with_the_reason_alone(start: Callable[..., 
     assert "CHECKOUT_PEAK_ERROR_RATE='70%' is not a number" in output
     assert "CHECKOUT_SEED='abc' is not a whole number" in output
     assert "Traceback" not in output
+
+
+def test_it_leaves_an_idle_connection_open(start: Callable[..., Service]) -> None:
+    """Gunicorn's own 2 s are shorter than any client's: its next request would meet a closed connection."""
+    service = start(**QUICK)
+    service.wait_until_ready()
+    with socket.create_connection(service.address, timeout=DEADLINE_S) as connection:
+        connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: app\r\n\r\n")
+        assert connection.recv(65536).startswith(b"HTTP/1.1 200")
+        connection.settimeout(4)
+        with pytest.raises(TimeoutError):  # nothing comes, not even the end of the stream
+            while connection.recv(65536):
+                pass
+            pytest.fail("the simulator closed the connection")

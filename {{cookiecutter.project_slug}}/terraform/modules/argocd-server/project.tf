@@ -14,6 +14,7 @@ locals {
       { group = "rbac.authorization.k8s.io", kind = "ClusterRoleBinding" },
       { group = "admissionregistration.k8s.io", kind = "MutatingWebhookConfiguration" },
       { group = "admissionregistration.k8s.io", kind = "ValidatingWebhookConfiguration" },
+      { group = "scheduling.k8s.io", kind = "PriorityClass" },
       { group = "cert-manager.io", kind = "ClusterIssuer" },
       { group = "external-secrets.io", kind = "ClusterSecretStore" },
     ]

@@ -1,0 +1,111 @@
+"""What production on other people's clusters stumbled over: each of these was seen, or found in an upstream issue."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests import charts, contract
+
+Platform = Callable[[str], Path]
+UPSTREAM = Path(os.environ["UPSTREAM_CHARTS"]) if "UPSTREAM_CHARTS" in os.environ else None
+needs_charts = pytest.mark.skipif(not UPSTREAM, reason="UPSTREAM_CHARTS is not set: upstream charts are not rendered")
+MIB = {"MiB": 1, "Mi": 1, "Gi": 1024}
+
+
+def component(platform: Path, name: str, environment: str = "production", upstream: Path | None = None) -> list[dict]:
+    return charts.render(platform / "platform-apps" / name, environment, upstream)
+
+
+def one(objects: list[dict], kind: str, name: str) -> dict:
+    (found,) = [each for each in objects if each["kind"] == kind and each["metadata"]["name"] == name]
+    return found
+
+
+def mebibytes(quantity: str) -> float:
+    number = quantity.rstrip("MiGB")
+    return float(number) * MIB[quantity.removeprefix(number)]
+
+
+def test_a_load_that_is_off_is_no_pod_and_not_no_object(platform: Platform) -> None:
+    """Argo CD does not empty an Application by itself: after a game day the shoppers would stay."""
+    on, off = (component(platform("default"), "load-generator", name) for name in charts.ENVIRONMENTS)
+    assert {(each["kind"], each["metadata"]["name"]) for each in off} == {
+        (each["kind"], each["metadata"]["name"]) for each in on
+    }
+    replicas = [one(each, "Deployment", "load-generator")["spec"]["replicas"] for each in (on, off)]
+    assert replicas == [1, 0]
+
+
+def test_the_load_waits_for_the_app(platform: Platform) -> None:
+    pod = one(component(platform("default"), "load-generator", "local"), "Deployment", "load-generator")["spec"]
+    (first,) = pod["template"]["spec"]["initContainers"]
+    assert first["command"][-1] == "http://flask-app/readyz"
+
+
+@needs_charts
+def test_fluent_bit_s_priority_is_the_platform_s_own(platform: Platform) -> None:
+    """GKE starts a pod of a system class outside kube-system only below a ResourceQuota, which no component may bring."""
+    made = component(platform("everything"), "fluent-bit", upstream=UPSTREAM)
+    (pods,) = [each for each in made if each["kind"] == "DaemonSet"]
+    ours = one(made, "PriorityClass", pods["spec"]["template"]["spec"]["priorityClassName"])
+    assert not ours["metadata"]["name"].startswith("system-")
+
+
+@needs_charts
+def test_webhooks_answer_on_the_port_that_private_clusters_leave_open(platform: Platform) -> None:
+    for name, argument in (("otel-operator", "--webhook-port=10250"), ("cert-manager", "--secure-port=10250")):
+        arguments = list(contract.deep(component(platform("default"), name, upstream=UPSTREAM), "args"))
+        assert argument in arguments, name
+    policies = [each for each in component(platform("default"), "otel-operator") if each["kind"] == "NetworkPolicy"]
+    assert 10250 in list(contract.deep(policies, "ingress", "ports", "port"))
+
+
+def test_azure_key_vault_is_told_its_tenant(platform: Platform) -> None:
+    store = one(component(platform("azure-azurerm-apache-2.0"), "external-secrets"), "ClusterSecretStore", "platform")
+    assert store["spec"]["provider"]["azurekv"]["tenantId"]
+
+
+def test_grafana_starts_without_the_internet(platform: Platform) -> None:
+    values = yaml.safe_load((platform("default") / "platform-apps" / "grafana" / "values.yaml").read_text())["grafana"]
+    assert values["grafana.ini"]["plugins"]["preinstall_auto_update"] is False
+
+
+@pytest.mark.parametrize("environment", charts.ENVIRONMENTS)
+def test_grafana_has_room_above_its_idle_330_mib(platform: Platform, environment: str) -> None:
+    folder = platform("default") / "platform-apps" / "grafana"
+    files = [folder / "values.yaml", folder / "values-production.yaml"][: 1 if environment == "local" else 2]
+    resources = [yaml.safe_load(file.read_text())["grafana"]["resources"] for file in files][-1]
+    assert mebibytes(resources["requests"]["memory"]) > 330
+    assert mebibytes(resources["limits"]["memory"]) > 2 * 330
+
+
+@needs_charts
+@pytest.mark.parametrize("environment", charts.ENVIRONMENTS)
+def test_tempo_s_heap_ends_below_its_limit(platform: Platform, environment: str) -> None:
+    made = one(component(platform("default"), "tempo", environment, UPSTREAM), "StatefulSet", "tempo")
+    (container,) = made["spec"]["template"]["spec"]["containers"]
+    (limit,) = [each["value"] for each in container["env"] if each["name"] == "GOMEMLIMIT"]
+    assert mebibytes(limit) <= 0.85 * mebibytes(container["resources"]["limits"]["memory"])
+    assert "-mem-ballast-size-mbs=0" in container["args"]
+    probe = container["livenessProbe"]
+    assert probe["httpGet"]["path"] == "/ready"
+    # Seconds from its start until the kubelet would kill it: a long log of the last run takes minutes to read.
+    assert probe["initialDelaySeconds"] + probe["periodSeconds"] * probe["failureThreshold"] >= 300
+
+
+@needs_charts
+@pytest.mark.parametrize("environment", charts.ENVIRONMENTS)
+def test_tempo_says_when_to_try_again_and_drops_no_trace(platform: Platform, environment: str) -> None:
+    made = component(platform("default"), "tempo", environment, UPSTREAM)
+    config = yaml.safe_load(one(made, "ConfigMap", "tempo")["data"]["tempo.yaml"])
+    assert config["distributor"]["retry_after_on_resource_exhausted"] == "5s"
+    limits = config["overrides"]["defaults"]["ingestion"]
+    assert limits["max_traces_per_user"] == 0
+    collector = one(component(platform("default"), "otel-collector", environment), "OpenTelemetryCollector", "otel")
+    queue = collector["spec"]["config"]["exporters"]["otlp_grpc/tempo"]["sending_queue"]
+    assert limits["burst_size_bytes"] >= 4 * queue["batch"]["max_size"], "a batch above the burst is refused for ever"
