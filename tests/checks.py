@@ -65,6 +65,9 @@ def no_leftovers(platform: Path, answers: dict) -> Problems:
             content = content.replace(text, "")
         for found in re.findall(r".*\bcookiecutter\.(?!json)\w+.*", content):
             yield f"{name}: {found.strip()}"
+        content = re.sub(
+            r'\{\{ include "[\w-]+" \. \}\}', "", content
+        )  # Helm's: an upstream chart renders such a value
         if not OWN_BRACES.search(name):
             for found in re.findall(r".*(?:{{|{%|{#).*", content):
                 yield f"{name}: {found.strip()}"

@@ -30,15 +30,17 @@ class Machine:
         path.write_text(f'#!/usr/bin/env bash\necho "{name} $*" >>"$STATE/calls"\n{script}\n')
         path.chmod(0o755)
 
-    def run(self, script: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    def run(self, script: Path, *arguments: str, wait: int = 0) -> subprocess.CompletedProcess[str]:
         env = {**os.environ, "PATH": f"{self.folder}{os.pathsep}{os.environ['PATH']}", "STATE": str(self.state)}
-        env |= {"WAIT_SECONDS": "0"}
+        env |= {"WAIT_SECONDS": str(wait)}
         return subprocess.run(
             ["bash", script, *arguments], env=env, capture_output=True, text=True, timeout=60, check=False
         )
 
     def calls(self, program: str) -> list[str]:
-        return [line for line in (self.state / "calls").read_text().splitlines() if line.startswith(f"{program} ")]
+        written = self.state / "calls"
+        lines = written.read_text().splitlines() if written.exists() else []
+        return [line for line in lines if line.startswith(f"{program} ")]
 
 
 @pytest.fixture
@@ -88,3 +90,86 @@ def test_up_says_what_is_too_old(machine: Machine, committed: Path, program: str
     assert done.returncode == 1
     assert said in done.stderr
     assert machine.calls("terraform") == []
+
+
+# A cluster with one Secret: `secret` is its password, `version` what changes with it; `told` is what Grafana was told.
+CLUSTER = r"""
+deliver() { cat >"$STATE/secret"; date +%N >"$STATE/version"; }
+case "$*" in
+  *version*) echo "Server Version: v1.34.4" ;;
+  *"create secret generic"*) tee "$STATE/made" ;;
+  *"replace -f -"*) deliver ;;
+  *"get externalsecret"*) cat "$STATE/policy" ;;
+  *"annotate externalsecret"*) echo "from the store" | deliver ;;
+  *"delete secret"*) rm "$STATE/secret" "$STATE/version" ;;
+  *"get secret"*resourceVersion*) cat "$STATE/version" ;;
+  *"get secret"*go-template*) cat "$STATE/secret" ;;
+  *"get secret"*) [ -e "$STATE/secret" ] ;;
+  *"get sealedsecrets"*) cat "$STATE/condition" ;;
+  *"exec -i deployment/grafana -c grafana -- grafana cli "*"reset-admin-password --password-from-stdin") cat >"$STATE/told" ;;
+esac
+"""
+# Sealing takes a moment; Argo CD then delivers what was committed.
+KUBESEAL = 'cat >/dev/null; echo "kind: SealedSecret"; (sleep 1; echo delivered >"$STATE/secret"; date +%N >"$STATE/version") >/dev/null 2>&1 &'
+
+
+@pytest.mark.parametrize(
+    ("backend", "policy"),
+    [("kubernetes", ""), ("sealed-secrets", ""), ("external-secrets", ""), ("external-secrets", "CreatedOnce")],
+)
+def test_a_rotation_ends_with_a_grafana_that_takes_the_new_password(
+    machine: Machine, tmp_path: Path, backend: str, policy: str
+) -> None:
+    folder = platforms.bake({"secrets_backend": backend}, tmp_path / "real")
+    subprocess.run(["git", "init", "-q", folder], check=True)
+    machine.program("kubectl", CLUSTER)
+    machine.program("kubeseal", KUBESEAL)
+    (machine.state / "policy").write_text(policy)
+    (machine.state / "secret").write_text("the old one")
+    (machine.state / "version").write_text("0")
+    done = machine.run(folder / "scripts" / "secrets.sh", "production", "--rotate", wait=20)
+    assert done.returncode == 0, done.stdout + done.stderr
+    secret = (machine.state / "secret").read_text()
+    assert secret != "the old one"
+    assert (machine.state / "told").read_text() == secret
+    calls = machine.calls("kubectl")
+    told, restarted = (
+        [number for number, call in enumerate(calls) if what in call]
+        for what in ("reset-admin-password", "rollout restart deployment/grafana")
+    )
+    assert len(told) == len(restarted) == 1
+    assert told < restarted
+    assert secret.strip() not in done.stdout + done.stderr + "\n".join(calls)
+
+
+def test_a_rotation_whose_value_never_comes_leaves_grafana_alone(machine: Machine, tmp_path: Path) -> None:
+    folder = platforms.bake({"secrets_backend": "sealed-secrets"}, tmp_path / "real")
+    subprocess.run(["git", "init", "-q", folder], check=True)
+    machine.program("kubectl", CLUSTER)
+    machine.program("kubeseal", "cat >/dev/null; echo sealed")
+    (machine.state / "secret").write_text("the old one")
+    (machine.state / "version").write_text("0")
+    done = machine.run(folder / "scripts" / "secrets.sh", "production", "--rotate")
+    assert done.returncode == 1
+    assert "no new value has arrived" in done.stderr
+    assert not (machine.state / "told").exists()
+    # Stopped and run again, it goes on with what is sealed and waits for its delivery.
+    machine.run(folder / "scripts" / "secrets.sh", "production", "--rotate")
+    assert len(machine.calls("kubeseal")) == 1
+
+
+@pytest.mark.parametrize(("condition", "sealed"), [("no key could decrypt secret (admin-password)", 1), ("", 0)])
+def test_a_file_that_a_rebuilt_cluster_cannot_open_is_sealed_again(
+    machine: Machine, tmp_path: Path, condition: str, sealed: int
+) -> None:
+    folder = platforms.bake({"secrets_backend": "sealed-secrets"}, tmp_path / "real")
+    file = folder / "platform-apps" / "sealed-secrets" / "sealed" / "production" / "observability-grafana-admin.yaml"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("of the old cluster\n")
+    machine.program("kubectl", CLUSTER)
+    machine.program("kubeseal", "cat >/dev/null; echo sealed")
+    (machine.state / "condition").write_text(condition)
+    done = machine.run(folder / "scripts" / "secrets.sh", "production")
+    assert done.returncode == 0, done.stderr
+    assert file.read_text() == ("sealed\n" if sealed else "of the old cluster\n")
+    assert "commit it" in done.stdout

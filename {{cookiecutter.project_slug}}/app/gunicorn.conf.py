@@ -21,7 +21,7 @@ threads = settings.threads
 # An idle gthread worker still answers its heartbeat; a request never takes longer than its longest setting, 60 s.
 timeout = 90
 graceful_timeout = 20
-# Longer than any client keeps an idle connection (Google's load balancer: 600 s). A request on one that we close is lost.
+# Longer than clients keep an idle connection (Google's load balancer: 600 s); a request on one that we closed is lost.
 keepalive = 650
 
 # It would be written to the home folder, which is read-only in the image.

@@ -44,7 +44,7 @@ release_applications() {
 }
 
 # Cluster-scoped objects that our Argo CD tracks, or that belong to its own release, as KIND NAME. Webhooks come first: they
-# refuse changes once their server is gone. CRDs come last.
+# refuse changes once their server is gone.
 ours() {
   local kind
   local mark='argocd.argoproj.io/installation-id' release='meta.helm.sh/release-name' where='meta.helm.sh/release-namespace'
@@ -52,26 +52,47 @@ ours() {
   template+=" (and (eq (printf \"%v\" (index . \"$release\")) \"argocd\") (eq (printf \"%v\" (index . \"$where\")) \"argocd\"))}}{{\$name}}{{\"\\n\"}}{{end}}{{end}}{{end}}"
   # An aggregated API that is down makes kubectl fail after it has listed the others.
   { kube api-resources --namespaced=false --verbs=list,delete -o name || true; } |
-    awk '{rank = /webhookconfigurations/ ? 0 : /^customresourcedefinitions/ ? 2 : 1; print rank, $1}' | sort | cut -d' ' -f2 |
+    awk '{print !/webhookconfigurations/, $1}' | sort | cut -d' ' -f2 |
     while read -r kind; do
       kube get "$kind" -o go-template="$template" </dev/null 2>/dev/null | sed "s|^|$kind |" || true
     done
 }
 
-# Upstream charts keep their CRDs when they go, because deleting one deletes every object of that kind, anyone's. So do we,
-# unless there is none left.
+# CRDs that the Applications brought, one a line. Argo CD puts no mark on a CRD: the Applications say which are theirs, and once
+# these are gone, the name of the controller that applied them.
+# shellcheck disable=SC2016 # Go templates' variables, not the shell's
+our_crds() {
+  if kube get crd applications.argoproj.io >/dev/null 2>&1; then
+    kube -n argocd get applications.argoproj.io -o go-template='{{range .items}}{{$project := .spec.project}}{{range .status.resources}}
+{{- if eq .kind "CustomResourceDefinition"}}{{.name}} {{$project}}{{"\n"}}{{end}}{{end}}{{end}}' |
+      awk -v team="$TEAM" '$2 == team {print $1}'
+  else
+    kube get crd -o go-template='{{range .items}}{{$name := .metadata.name}}{{range .metadata.managedFields}}
+{{- if eq .manager "argocd-controller"}}{{$name}}{{"\n"}}{{end}}{{end}}{{end}}'
+  fi | sort -u
+}
+
+# remove_crds NAME...: upstream charts keep their CRDs when they go, because deleting one deletes every object of that kind,
+# anyone's. So do we, unless there is none left.
+remove_crds() {
+  local name
+  for name in "$@"; do
+    if [ -n "$(kube get "$name" --all-namespaces -o name 2>/dev/null | head -n 1)" ]; then
+      say "Kept: there are objects of kind $name that this platform did not make."
+    else
+      kube delete crd "$name" --ignore-not-found --timeout=60s
+    fi
+  done
+}
+
 remove_leftovers() {
   local kind name
   ours | while read -r kind name; do
-    if [ "$kind" = customresourcedefinitions.apiextensions.k8s.io ] &&
-      [ -n "$(kube get "$name" --all-namespaces -o name </dev/null 2>/dev/null | head -n 1)" ]; then
-      say "Kept: there are objects of kind $name that this platform did not make."
-      continue
-    fi
     kube delete "$kind" "$name" --ignore-not-found --timeout=60s </dev/null
   done
 }
 
+crds=$(our_crds)
 if [ -n "$force" ] || ! controller_ready; then
   say "Argo CD's controller is not at work, or --force was given: its Applications go without it."
   case " $* " in
@@ -100,4 +121,6 @@ if ! "$ROOT/scripts/terraform.sh" "$ENVIRONMENT" destroy "$@"; then
 fi
 
 remove_leftovers
+# shellcheck disable=SC2086 # one word each
+remove_crds $crds
 say "Nothing of '$PLATFORM' is left in the cluster, except what is named above."

@@ -209,9 +209,10 @@ class Declared:
 
     def trace_limits(self) -> dict[str, float]:
         """Return the limits that Tempo is given, by the names of ``stores.TraceLimits``; Tempo's defaults are left out."""
-        values = self.values("tempo")["tempo"]
-        told = dict(values["tempo"].get("overrides", {}).get("defaults", {}).get("ingestion", {}))
-        if found := re.search(r"(?m)^ *retry_after_on_resource_exhausted: (\d+)s$", values.get("config", "")):
+        told = dict(self.values("tempo")["tempo"]["tempo"]["overrides"]["defaults"].get("ingestion", {}))
+        templates = (self.platform / "platform-apps" / "tempo" / "templates").glob("*.tpl")
+        text = "".join(path.read_text() for path in templates)
+        if found := re.search(r"(?m)^ *retry_after_on_resource_exhausted: (\d+)s$", text):
             told["retry_after"] = int(found[1])
         return told
 

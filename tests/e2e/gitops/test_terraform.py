@@ -175,8 +175,7 @@ def nothing_is_left(terraform: Terraform) -> None:
     kube = terraform.kube
     assert kube.list(APPLICATIONS) == []
     assert kube.list("namespaces", selector=PLATFORM) == []
-    kept = {item["metadata"]["name"] for item in kube.list("customresourcedefinitions")}
-    assert {name for name in kept if name.endswith("argoproj.io")} == set()
+    assert [item["metadata"]["name"] for item in kube.list("customresourcedefinitions")] == []
     assert [r["metadata"]["name"] for r in kube.list("secrets", selector="owner=helm")] == []
 
 
