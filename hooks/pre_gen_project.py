@@ -256,11 +256,19 @@ def azure_container(answers: Answers) -> Problem | None:
     )
 
 
-def s3_region(answers: Answers) -> Problem | None:
+def s3_location(answers: Answers) -> Problem | None:
     value = text(answers, "object_storage_location")
-    if re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?", value):
+    label = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
+    own = re.fullmatch(rf"{label}(\.{label})*(:(?P<port>[1-9]([0-9]?){4}))?", value, re.ASCII)
+    if re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?", value) or (
+        own and ("." in value or own["port"]) and int(own["port"] or 443) < 65536
+    ):
         return None
-    return Problem("S3 needs the bucket's region, such as eu-central-1", "us-east-1")
+    return Problem(
+        "S3 needs the bucket's region, such as eu-central-1, or the address of another S3 without a scheme, such as "
+        "minio.example.com:9000 (it must speak TLS)",
+        "us-east-1",
+    )
 
 
 def azure_account(answers: Answers) -> Problem | None:
@@ -355,7 +363,7 @@ RULES = (
     Rule("bucket-s3", "object_storage_bucket", s3_bucket, stored("s3")),
     Rule("bucket-gcs", "object_storage_bucket", gcs_bucket, stored("gcs")),
     Rule("bucket-azure", "object_storage_bucket", azure_container, stored("azure")),
-    Rule("location-s3", "object_storage_location", s3_region, stored("s3")),
+    Rule("location-s3", "object_storage_location", s3_location, stored("s3")),
     Rule("location-azure", "object_storage_location", azure_account, stored("azure")),
     Rule("metrics-retention", "metrics_retention", retention("metrics_retention", 2, 3650, COMPACTION), stored("none")),
     Rule(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -29,6 +30,13 @@ def one(objects: list[dict], kind: str, name: str) -> dict:
 def mebibytes(quantity: str) -> float:
     number = quantity.rstrip("MiGB")
     return float(number) * MIB[quantity.removeprefix(number)]
+
+
+def configurations(objects: list[dict]) -> str:
+    """What ConfigMaps and Secrets hold, as text."""
+    plain = [text for each in objects if each["kind"] == "ConfigMap" for text in each["data"].values()]
+    coded = [text for each in objects if each["kind"] == "Secret" for text in each["data"].values()]
+    return "\n".join([*plain, *(base64.b64decode(text).decode() for text in coded)])
 
 
 def test_a_load_that_is_off_is_no_pod_and_not_no_object(platform: Platform) -> None:
@@ -109,3 +117,44 @@ def test_tempo_says_when_to_try_again_and_drops_no_trace(platform: Platform, env
     collector = one(component(platform("default"), "otel-collector", environment), "OpenTelemetryCollector", "otel")
     queue = collector["spec"]["config"]["exporters"]["otlp_grpc/tempo"]["sending_queue"]
     assert limits["burst_size_bytes"] >= 4 * queue["batch"]["max_size"], "a batch above the burst is refused for ever"
+
+
+OBJECT_STORE_USERS = {
+    "thanos-receive": ["thanos-receive-ingestor"],
+    "thanos-store": ["thanos-store-gateway", "thanos-compact"],
+    "tempo": ["tempo"],
+    "loki": ["loki"],
+}
+
+
+@needs_charts
+@pytest.mark.parametrize(("component_name", "workloads"), OBJECT_STORE_USERS.items())
+def test_an_s3_of_one_s_own_has_an_address_keys_and_an_open_port(
+    platform: Platform, component_name: str, workloads: list[str]
+) -> None:
+    made = component(platform("s3-own-address"), component_name, upstream=UPSTREAM)
+    for name in workloads:
+        (pods,) = [
+            each for each in made if each["kind"] in ("StatefulSet", "Deployment") and each["metadata"]["name"] == name
+        ]
+        container = next(
+            each for each in pods["spec"]["template"]["spec"]["containers"] if "sidecar" not in each["name"]
+        )
+        keys = list(contract.deep(container.get("env", []), "secretKeyRef", "name"))
+        keys += list(contract.deep(container.get("envFrom", []), "secretRef", "name"))
+        assert set(keys) == {"object-store"}, name
+    text = configurations(made)
+    assert "minio.example.com:9000" in text
+    assert "amazonaws" not in text
+    (policy,) = [each for each in made if each["kind"] == "NetworkPolicy" and "9000" in yaml.safe_dump(each)]
+    assert {"ports": [{"port": 9000}]}.items() <= next(
+        each for each in policy["spec"]["egress"] if each.get("ports") == [{"port": 9000}]
+    ).items()
+
+
+@needs_charts
+@pytest.mark.parametrize("component_name", OBJECT_STORE_USERS)
+def test_amazon_in_china_has_its_own_domain(platform: Platform, component_name: str) -> None:
+    made = component(platform("s3-china"), component_name, upstream=UPSTREAM)
+    text = configurations(made)
+    assert "s3.cn-north-1.amazonaws.com.cn" in text
