@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
+import socket
 import subprocess
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,10 +23,18 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return platforms.bake({**answers, "project_slug": "generated"}, tmp_path_factory.mktemp("generated"))
 
 
+def clean_environment(**more: str) -> dict[str, str]:
+    """Without the settings of the make that may have started these tests."""
+    own = {key: value for key, value in os.environ.items() if not key.startswith("MAKE") and key != "VIRTUAL_ENV"}
+    return {**own, **more}
+
+
+def run(folder: Path, *command: str, **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, cwd=folder, env=clean_environment(**env), capture_output=True, text=True)
+
+
 def make(folder: Path, target: str) -> str:
-    # Not the settings of the make that may have started these tests.
-    env = {key: value for key, value in os.environ.items() if not key.startswith("MAKE") and key != "VIRTUAL_ENV"}
-    done = subprocess.run(["make", target], cwd=folder, env=env, capture_output=True, text=True)
+    done = run(folder, "make", target)
     assert done.returncode == 0, (done.stdout + done.stderr)[-8000:]
     return done.stdout
 
@@ -52,3 +65,81 @@ def test_its_own_tests_pass(copy: Path) -> None:
 
 def test_its_own_lint_passes(copy: Path) -> None:
     make(copy, "lint")
+
+
+def test_its_commit_hooks_pass(copy: Path, tmp_path: Path) -> None:
+    """On every file, with Terraform where there is one and without it."""
+    make(copy, "setup")
+    for command in (["git", "init", "--quiet"], ["git", "add", "."]):
+        assert run(copy, *command).returncode == 0
+    hooks = [".venv/bin/pre-commit", "run", "--all-files"]
+    done = run(copy, *hooks)
+    assert done.returncode == 0, done.stdout + done.stderr
+    without = tmp_path / "bin"
+    without.mkdir()
+    for program in ("bash", "env", "git"):
+        (without / program).symlink_to(str(shutil.which(program)))
+    done = run(copy, *hooks, PATH=str(without))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert run(copy, "git", "diff", "--exit-code").returncode == 0
+
+
+def test_update_says_what_to_do_without_a_link_to_the_template(copy: Path) -> None:
+    for command in (["make", "update"], ["scripts/update.sh"]):
+        done = run(copy, *command)
+        assert done.returncode != 0
+        assert "docs/upgrading.md tells how to link it" in done.stderr
+    assert "cruft link" in (copy / "docs" / "upgrading.md").read_text()
+
+
+def test_a_broken_venv_heals_itself(copy: Path) -> None:
+    """Its Python went away, or became another version with none of the packages."""
+    make(copy, "setup")
+    python = copy / ".venv" / "bin" / "python"
+    python.unlink()
+    python.symlink_to("/nowhere/python3")
+    make(copy, "setup")
+    assert run(copy, str(python), "-c", "import typer").returncode == 0
+    (packages,) = (copy / ".venv" / "lib").glob("python3*")
+    packages.rename(packages.with_name("python3.1"))
+    make(copy, "setup")
+    assert run(copy, str(python), "-c", "import typer").returncode == 0
+    assert "pip install" not in make(copy, "setup")
+
+
+@pytest.fixture
+def taken() -> Iterator[int]:
+    """A port of this machine on which something listens."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield listener.getsockname()[1]
+
+
+def test_a_taken_port_is_named_with_the_way_out(copy: Path, taken: int) -> None:
+    make(copy, "setup")
+    done = run(copy, "make", "run", f"PORT={taken}")
+    assert done.returncode != 0
+    assert f"port {taken} of this machine is taken" in done.stderr
+    assert f"make run PORT={taken + 1}" in done.stderr
+
+
+def test_traffic_shows_live_figures_and_the_next_peak(copy: Path) -> None:
+    make(copy, "setup")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    env = clean_environment(PORT=str(port))
+    simulator = subprocess.Popen(
+        ["make", "run"], cwd=copy, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        deadline = time.monotonic() + 30
+        while run(copy, "bash", "-c", f"exec 3<>/dev/tcp/127.0.0.1/{port}").returncode:
+            assert time.monotonic() < deadline, "the simulator does not listen"
+        done = run(copy, "make", "traffic", PORT=str(port), RUN_TIME="11s")
+    finally:
+        simulator.terminate()
+        simulator.wait(20)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"in \d+ s, for 30 s", done.stdout)
+    rates = [float(each) for each in re.findall(r"^ *([\d.]+) requests/s +\d+% failed", done.stdout, re.MULTILINE)]
+    assert len(rates) >= 2
+    assert rates[-1] > 0

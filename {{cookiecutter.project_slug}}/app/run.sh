@@ -13,6 +13,10 @@ exporter=none
 if [[ -n ${OTEL_EXPORTER_OTLP_ENDPOINT:-} ]]; then exporter=otlp; fi
 
 export PORT="${PORT:-8000}"
+if (exec 3<>"/dev/tcp/127.0.0.1/$PORT") 2>/dev/null; then
+  echo "port $PORT of this machine is taken: stop what uses it, or choose another: make run PORT=$((PORT + 1))" >&2
+  exit 1
+fi
 export OTEL_SERVICE_NAME="${OTEL_SERVICE_NAME:-checkout}"
 export OTEL_METRICS_EXPORTER="${OTEL_METRICS_EXPORTER:-$exporter}"
 export OTEL_TRACES_EXPORTER="${OTEL_TRACES_EXPORTER:-$exporter}"

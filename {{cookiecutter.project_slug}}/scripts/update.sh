@@ -3,10 +3,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-[ -f .cruft.json ] || {
-  echo "update: no .cruft.json: this repository was not made with cruft; docs/upgrading.md tells how to link it" >&2
-  exit 2
-}
+make --silent .cruft.json # says what to do where it is missing
 
 render() {
   scripts/render.sh local "build/$1/local" && scripts/render.sh production "build/$1/production"
