@@ -37,7 +37,10 @@ def doctor(
     grafana_url: Annotated[str | None, _url("grafana", "Grafana.")] = None,
     environment: Annotated[str, typer.Option("--env", envvar="ENV", help="Whose values files to read.")] = "local",
     repository: Annotated[Path, typer.Option("--repo", help="The repository to read.", show_default="this one")] = ROOT,
-    context: Annotated[str | None, typer.Option(help="Context of the kubeconfig.")] = None,
+    context: Annotated[
+        str | None,
+        typer.Option(envvar="KUBE_CONTEXT", help="Context of the kubeconfig.", show_default="the environment's"),
+    ] = None,
     namespace: Annotated[
         str | None, typer.Option(help="Namespace of the app.", show_default="from the repository")
     ] = None,
@@ -64,9 +67,13 @@ def doctor(
     )
     urls = {backend: url for backend, url in given.items() if url}
     with ExitStack() as stack:
-        cluster = None if urls else stack.enter_context(Cluster(context, max(timeout, 10)))
+        files = Repository(repository.resolve(), environment)
+        try:
+            cluster = None if urls else stack.enter_context(Cluster(context or files.kube_context, max(timeout, 10)))
+        except MissingError as error:
+            raise typer.BadParameter(str(error), param_hint="--env") from None
         seen = Context(
-            repository=Repository(repository.resolve(), environment),
+            repository=files,
             urls=urls,
             cluster=cluster,
             service=service,

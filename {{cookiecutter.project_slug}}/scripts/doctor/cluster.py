@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from .model import MissingError, UnreachableError
+from .model import MissingError, UnexpectedAnswerError, UnreachableError
 
 
 @dataclass
@@ -51,14 +51,20 @@ class Cluster(AbstractContextManager):
                 check=False,
             )
         except subprocess.TimeoutExpired:
-            raise UnreachableError(f"kubectl {args[0]}: no answer within {self.timeout:g} s") from None
+            raise UnreachableError("cluster", f"kubectl {args[0]}: no answer within {self.timeout:g} s") from None
         if done.returncode:
-            raise UnreachableError(f"kubectl {args[0]}: {(done.stderr.strip() or 'failed').splitlines()[-1]}")
+            raise UnreachableError(
+                "cluster", f"kubectl {args[0]}: {(done.stderr.strip() or 'failed').splitlines()[-1]}"
+            )
         return done.stdout
 
     def get(self, *args: str) -> dict[str, Any]:
-        """Return ``kubectl get ... -o json``."""
-        return json.loads(self.run("get", *args, "-o", "json"))
+        """Return ``kubectl get ... -o json``; errors as ``run``, and ``UnexpectedAnswerError`` for what is no JSON."""
+        said = self.run("get", *args, "-o", "json")
+        try:
+            return json.loads(said)
+        except ValueError:
+            raise UnexpectedAnswerError(f"kubectl get {args[0]} printed no JSON: {said.strip()[:100]}") from None
 
     def forward(self, namespace: str, target: str, port: int) -> str:
         """Forward a free port of this machine to ``target`` (such as ``service/tempo``) and return its URL.
@@ -81,7 +87,7 @@ class Cluster(AbstractContextManager):
                 return f"http://127.0.0.1:{found[1]}"
             if not chunk:
                 break
-        raise UnreachableError(f"port-forward to {target}: {said.strip() or 'not up in time'}")
+        raise UnreachableError("cluster", f"port-forward to {target}: {said.strip() or 'not up in time'}")
 
     def _command(self, *args: str) -> list[str]:
         if not shutil.which("kubectl"):

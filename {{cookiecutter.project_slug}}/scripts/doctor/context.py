@@ -8,14 +8,26 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import httpx
+from pydantic import TypeAdapter, ValidationError
 
+from .answers import (
+    ExemplarsAnswer,
+    LogsAnswer,
+    QueryAnswer,
+    SearchAnswer,
+    Span,
+    StoresAnswer,
+    TraceAnswer,
+)
 from .cluster import Cluster
-from .model import MissingError, UnreachableError
+from .model import MissingError, UnexpectedAnswerError, UnreachableError
 from .names import METRIC, SPAN_LABEL, TRACE_LABEL
 from .repository import Repository
+
+Shape = TypeVar("Shape")
 
 
 class Target(NamedTuple):
@@ -77,6 +89,19 @@ class Context:
     grafana_token: str | None = None
     transport: httpx.BaseTransport | None = None
     _forwarded: dict[str, str] = field(default_factory=dict)
+    _no_cluster: str = ""
+
+    def leave_cluster(self, reason: str) -> None:
+        """Look at the cluster no more; what would have needed it is skipped for this reason."""
+        self.cluster, self._no_cluster = None, reason
+
+    def no_cluster(self) -> MissingError:
+        """Return that there is no cluster to look at, and why."""
+        return MissingError(self._no_cluster or "addresses were given")
+
+    def no_way_to(self, *backends: str) -> MissingError:
+        """Return that none of these backends can be looked at, and why."""
+        return MissingError(self._no_cluster or f"no {' or '.join(f'--{name}-url' for name in backends)} was given")
 
     @cached_property
     def http(self) -> httpx.Client:
@@ -103,10 +128,13 @@ class Context:
         if backend in self.urls:
             return self.urls[backend].rstrip("/")
         if not self.cluster:
-            raise MissingError(f"no --{backend}-url was given")
+            raise self.no_way_to(backend)
         if backend not in self._forwarded:
             target = TARGETS[backend]
-            self._forwarded[backend] = self.cluster.forward(target.namespace, target.resource, target.port)
+            try:
+                self._forwarded[backend] = self.cluster.forward(target.namespace, target.resource, target.port)
+            except UnreachableError as error:
+                raise UnreachableError(backend, str(error)) from None
         return self._forwarded[backend]
 
     def reaches(self, backend: str) -> bool:
@@ -128,28 +156,32 @@ class Context:
         try:
             answer = self.http.get(base + path, params=params, headers=headers, auth=auth)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise UnreachableError(f"{backend} at {_shown(base)}: {str(error) or type(error).__name__}") from None
+            raise UnreachableError(
+                backend, f"{backend} at {_shown(base)}: {str(error) or type(error).__name__}"
+            ) from None
         if answer.status_code != 200 and answer.status_code not in allow:
-            raise UnreachableError(f"{backend} at {_shown(base)}: GET {path} says {answer.status_code}")
+            raise UnreachableError(backend, f"{backend} at {_shown(base)}: GET {path} says {answer.status_code}")
         return answer
 
-    def json(self, backend: str, path: str, **params: str | float) -> Any:
-        """GET and decode JSON; errors as ``get``, and ``UnreachableError`` for what is no JSON."""
-        answer = self.get(backend, path, **params)
-        try:
-            return answer.json()
-        except ValueError:
-            raise UnreachableError(f"{backend}: GET {path} answered no JSON") from None
+    def json(self, backend: str, path: str, shape: type[Shape], **params: str | float) -> Shape:
+        """GET and decode JSON of a shape (of ``answers``).
+
+        Raises:
+            MissingError: as ``url``.
+            UnreachableError: as ``get``.
+            UnexpectedAnswerError: the answer is no JSON, or of another shape.
+        """
+        return decoded(backend, path, shape, self.get(backend, path, **params))
 
     # Thanos Query -------------------------------------------------------------------------------------------------
 
     def query(self, expr: str) -> dict[tuple[tuple[str, str], ...], float]:
         """Evaluate an expression now and return value by label set (without the metric's name)."""
-        answer = self.json("query", "/api/v1/query", query=expr)
+        answer = self.json("query", "/api/v1/query", QueryAnswer, query=expr)
         return {
-            tuple(sorted((k, v) for k, v in series["metric"].items() if k != "__name__")): float(series["value"][1])
-            for series in answer["data"]["result"]
-            if "value" in series
+            tuple(sorted((k, v) for k, v in series.metric.items() if k != "__name__")): float(series.value[1])
+            for series in answer.data.result
+            if series.value
         }
 
     def number(self, expr: str) -> float | None:
@@ -172,17 +204,18 @@ class Context:
     @cached_property
     def stores(self) -> list[dict[str, Any]]:
         """Return the ingestors that Query knows, each with its last error."""
-        return self.json("query", "/api/v1/stores")["data"].get("receive") or []
+        return self.json("query", "/api/v1/stores", StoresAnswer).data.get("receive") or []
 
     @cached_property
     def exemplars(self) -> list[Exemplar]:
         """Return the app's exemplars, the newest first."""
         now = time.time()
-        answer = self.json("query", "/api/v1/query_exemplars", query=self.selector, start=now - self.since, end=now + 1)
+        window = {"start": now - self.since, "end": now + 1}
+        answer = self.json("query", "/api/v1/query_exemplars", ExemplarsAnswer, query=self.selector, **window)
         found = [
-            Exemplar(exemplar["labels"], float(exemplar["value"]), float(exemplar["timestamp"]))
-            for series in answer.get("data") or []
-            for exemplar in series["exemplars"]
+            Exemplar(exemplar.labels, exemplar.value, exemplar.timestamp)
+            for series in answer.data or []
+            for exemplar in series.exemplars
         ]
         return sorted(found, key=lambda exemplar: -exemplar.time)
 
@@ -209,7 +242,9 @@ class Context:
             # The Ruler has a TSDB, and so these metrics, too.
             return self.number(f'{fold.__name__}({name}{{job="thanos-receive-ingestor"}})')
         except UnreachableError as error:
-            raise MissingError(f"no --receive-url was given, and Query does not answer: {error}") from None
+            raise MissingError(
+                f"the ingestors' metrics are read through Query, which does not answer: {error}"
+            ) from None
 
     # Traces and logs ----------------------------------------------------------------------------------------------
 
@@ -219,25 +254,27 @@ class Context:
         answer = self.json(
             "tempo",
             "/api/search",
+            SearchAnswer,
             q=f'{{resource.service.name="{self.service}"}}',
             limit=1,
             start=int(now - seconds),
             end=int(now) + 1,
         )
-        return len(answer.get("traces") or [])
+        return len(answer.traces or [])
 
-    def spans(self, trace_id: str) -> dict[str, dict[str, Any]] | None:
+    def spans(self, trace_id: str) -> dict[str, Span] | None:
         """Return the spans of a trace by hexadecimal id; None where Tempo does not have it."""
-        answer = self.get("tempo", f"/api/traces/{trace_id}", allow=(404,))
+        path = f"/api/traces/{trace_id}"
+        answer = self.get("tempo", path, allow=(404,))
         if answer.status_code == 404:
             return None
-        trace = answer.json()
-        trace = trace.get("trace", trace)
+        found = decoded("tempo", path, TraceAnswer, answer)
+        trace = found.trace or found
         return {
-            hexadecimal(span["spanId"]): span
-            for resource in trace.get("batches") or trace.get("resourceSpans") or []
-            for scope in resource.get("scopeSpans") or []
-            for span in scope.get("spans") or []
+            hexadecimal(span.spanId): span
+            for resource in trace.batches or trace.resourceSpans or []
+            for scope in resource.scopeSpans
+            for span in scope.spans
         }
 
     def log_lines(self, query: str, start: float, limit: int = 20) -> list[str]:
@@ -245,12 +282,27 @@ class Context:
         answer = self.json(
             "loki",
             "/loki/api/v1/query_range",
+            LogsAnswer,
             query=query,
             start=int(start * 1e9),
             end=int(time.time() * 1e9),
             limit=limit,
         )
-        return [line for stream in answer["data"]["result"] for _, line, *_ in stream["values"]]
+        return [str(line) for stream in answer.data.result for _, line, *_ in stream.values]
+
+
+def decoded(backend: str, path: str, shape: type[Shape], answer: httpx.Response) -> Shape:
+    """Return an answer's JSON in a shape.
+
+    Raises:
+        UnexpectedAnswerError: it is no JSON, or of another shape.
+    """
+    try:
+        return TypeAdapter(shape).validate_json(answer.content)
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        place = ".".join(map(str, first["loc"]))
+        raise UnexpectedAnswerError(f"{backend}: GET {path}: {place + ': ' if place else ''}{first['msg']}") from None
 
 
 def hexadecimal(identifier: str) -> str:

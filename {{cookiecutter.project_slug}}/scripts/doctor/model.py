@@ -1,16 +1,11 @@
-"""What a check is, and what it may say."""
+"""What a check may say."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING
 
 from .findings import FINDINGS
-
-if TYPE_CHECKING:
-    from .context import Context
 
 
 class Status(str, Enum):
@@ -41,17 +36,16 @@ class Result:
         return FINDINGS[self.finding].fix if self.finding else ""
 
 
-@dataclass(frozen=True)
-class Check:
-    """A hop. It is skipped where one of the hops in ``needs`` failed, because it could only repeat that."""
-
-    name: str
-    run: Callable[[Context], Result]
-    needs: tuple[str, ...] = ()
-
-
 class UnreachableError(Exception):
-    """A backend did not answer, or not as it should; the message says which and how."""
+    """A backend did not answer, or refused; the message says how, ``backend`` which ("cluster": the API server)."""
+
+    def __init__(self, backend: str, message: str) -> None:
+        super().__init__(message)
+        self.backend = backend
+
+
+class UnexpectedAnswerError(Exception):
+    """A backend answered, but not as it does; the message says which and how."""
 
 
 class UnreadableError(Exception):

@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from .model import Check, Result, Status
+from .checks import Check
+from .model import Result, Status
 
 STYLES = {Status.OK: "green", Status.WARN: "yellow", Status.FAIL: "bold red", Status.SKIP: "dim"}
 RUNBOOK = "docs/runbook.md"

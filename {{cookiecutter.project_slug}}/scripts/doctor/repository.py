@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -84,6 +85,21 @@ class Repository:
         """Return the namespace that the flask app's Application deploys to."""
         path = self.root / "k8s/helm-charts/flask-app/application.yaml"
         return self._load(path).get("namespace") if path.is_file() else None
+
+    @property
+    def kube_context(self) -> str | None:
+        """Return the context that the environment's variables name; None where they leave it to the kubeconfig.
+
+        Raises:
+            MissingError: there is no such environment.
+        """
+        path = self.root / "terraform/environments" / f"{self.environment}.tfvars"
+        if not path.is_file():
+            known = ", ".join(sorted(each.stem for each in path.parent.glob("*.tfvars")))
+            raise MissingError(f"there is no environment '{self.environment}'; there are: {known}")
+        # As scripts/lib.sh reads it.
+        found = re.findall(r'^kube_context\s*=\s*"(.+)"', path.read_text(encoding="utf-8"), re.MULTILINE)
+        return found[-1] if found else None
 
     def _load(self, path: Path) -> dict[str, Any]:
         text = path.read_text(encoding="utf-8")

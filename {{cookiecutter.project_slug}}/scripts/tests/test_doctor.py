@@ -5,19 +5,22 @@ from __future__ import annotations
 import base64
 import json
 import os
+import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 from rich.console import Console
+from typer.testing import CliRunner
 
 from scripts.doctor.checks import CHECKS, app, collector, grafana, metrics, platform, traces, walk
+from scripts.doctor.cli import app as doctor
 from scripts.doctor.cluster import Cluster
 from scripts.doctor.context import Context, hexadecimal
-from scripts.doctor.findings import FINDINGS
-from scripts.doctor.model import Status, UnreachableError
+from scripts.doctor.findings import FINDINGS, read
+from scripts.doctor.model import MissingError, Status, UnreachableError
 from scripts.doctor.names import METRIC
 from scripts.doctor.report import as_json, first_broken, show
 from scripts.doctor.repository import Repository
@@ -329,6 +332,8 @@ def test_without_a_cluster_git_is_checked_all_the_same(tmp_path: Path, monkeypat
     results = {check.name: result for check, result in walk(seen)}
     assert results["Cluster"].finding == "cluster-unreachable"
     assert [result.finding for result in results.values() if result.finding] == ["cluster-unreachable"]
+    skipped = {result.evidence for result in results.values() if result.status is Status.SKIP}
+    assert not [reason for reason in skipped if "-url was given" in reason]
     assert results["Panels in git"].status is Status.OK
 
 
@@ -339,11 +344,70 @@ def test_the_report_ends_with_cause_and_fix() -> None:
     assert not report["healthy"]
 
 
-def test_every_finding_has_a_section_in_the_runbook() -> None:
-    sections = {
-        line.lstrip("# ") for line in (ROOT / "docs/runbook.md").read_text().splitlines() if line.startswith("#")
-    }
-    assert not FINDINGS.keys() - sections
+def test_every_finding_of_the_runbook_is_one_that_the_doctor_makes() -> None:
+    code = "".join(path.read_text() for path in (ROOT / "scripts/doctor").rglob("*.py"))
+    assert [slug for slug in FINDINGS if f'"{slug}"' not in code] == []
+
+
+def test_a_section_of_the_runbook_without_its_fix_is_named() -> None:
+    text = "## Findings of the doctor\n\n### some-slug\n\n**Cause.** A reason.\n"
+    with pytest.raises(ValueError, match="some-slug needs"):
+        read(text)
+    assert read(f"{text}\n**Fix.** Do\nthis.\n\nMore to know.\n")["some-slug"] == ("A reason.", "Do this.")
+
+
+def test_what_a_backend_cannot_say_is_not_the_doctors_bug_and_the_other_way_round() -> None:
+    walked = dict(_findings(context({"/api/v1/stores": {"data": [1]}})))
+    assert walked["Query"][0] == "answer-unexpected"
+    assert "query: GET /api/v1/stores: data" in walked["Query"][1]
+    seen = context()
+    seen.repository.__dict__["dashboards"] = {"checkout-red.json": None}
+    assert dict(_findings(seen))["Panels in git"][0] == "doctor-broken"
+
+
+def _findings(seen: Context) -> Iterator[tuple[str, tuple[str | None, str]]]:
+    for check, result in walk(seen):
+        yield check.name, (result.finding, result.evidence)
+
+
+def test_a_kind_that_the_cluster_lacks_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not Query, and not the cluster, which answers."""
+    version = '{"serverVersion": {"gitVersion": "v1.34.4"}, "clientVersion": {"gitVersion": "v1.34.4"}}'
+    lacks = """echo "the server doesn't have a resource type $2" >&2; exit 1"""
+    fake_kubectl(tmp_path, monkeypatch, f"case $1 in version) echo '{version}' ;; *) {lacks} ;; esac")
+    walked = dict(_findings(Context(Repository(ROOT, "local"), cluster=Cluster(timeout=1))))
+    assert walked["Cluster"][0] is None
+    for hop in ("App telemetry settings", "Collector settings"):
+        assert walked[hop][0] == "resource-unreadable"
+        assert "doesn't have a resource type" in walked[hop][1]
+
+
+def test_the_environments_context_is_the_one_that_is_looked_at(tmp_path: Path) -> None:
+    folder = tmp_path / "terraform" / "environments"
+    folder.mkdir(parents=True)
+    (folder / "local.tfvars").write_text('kube_context = "kind-acme"\n')
+    (folder / "production.tfvars").write_text('# kube_context = "not-this"\n')
+    assert Repository(tmp_path, "local").kube_context == "kind-acme"
+    assert Repository(tmp_path, "production").kube_context is None
+    with pytest.raises(MissingError, match="there are: local, production"):
+        assert Repository(tmp_path, "staging").kube_context
+
+
+@pytest.mark.parametrize(
+    ("given", "used"),
+    [({"--env": "production"}, "eks-production"), ({"--env": "production", "--context": "other"}, "other")],
+)
+def test_kubectl_is_given_that_context(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: dict[str, str], used: str
+) -> None:
+    shutil.copytree(ROOT / "terraform" / "environments", tmp_path / "terraform" / "environments")
+    with (tmp_path / "terraform/environments/production.tfvars").open("a") as file:
+        file.write('kube_context = "eks-production"\n')
+    fake_kubectl(tmp_path, monkeypatch, f'echo "$@" >>{tmp_path}/calls; exit 1')
+    options = [word for pair in given.items() for word in pair]
+    assert CliRunner().invoke(doctor, [*options, f"--repo={tmp_path}"]).exit_code == 1
+    calls = (tmp_path / "calls").read_text().splitlines()
+    assert any(call.startswith(f"--context {used} version -o json") for call in calls)
 
 
 def test_ids_are_compared_in_hexadecimal() -> None:

@@ -2,11 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
 
 from ..context import Context
-from ..model import Check, MissingError, Result, Status, UnreachableError, UnreadableError, fail, skip
+from ..model import (
+    MissingError,
+    Result,
+    Status,
+    UnexpectedAnswerError,
+    UnreachableError,
+    UnreadableError,
+    fail,
+    skip,
+)
 from . import app, collector, grafana, metrics, platform, traces
+
+
+@dataclass(frozen=True)
+class Check:
+    """A hop. It is skipped where one of the hops in ``needs`` failed, because it could only repeat that."""
+
+    name: str
+    run: Callable[[Context], Result]
+    needs: tuple[str, ...] = ()
+
 
 CHECKS = (
     Check("Tools", platform.tools),
@@ -30,18 +52,15 @@ CHECKS = (
     Check("Panels in Grafana", grafana.panels_live, needs=("Data sources in Grafana",)),
 )
 
-# What an exception from a hop's own backend means.
+# What it means that a backend does not answer.
 _DOWN = {
-    "Tools": "tool-missing",
-    "Cluster": "cluster-unreachable",
-    "Argo CD Applications": "cluster-unreachable",
-    "App pods": "cluster-unreachable",
-    "Collector": "collector-down",
-    "Receive": "receive-down",
-    "Trace of an exemplar": "tempo-down",
-    "Log line of that request": "loki-down",
-    "Data sources in Grafana": "grafana-down",
-    "Panels in Grafana": "grafana-down",
+    "collector": "collector-down",
+    "router": "receive-down",
+    "receive": "receive-down",
+    "query": "query-down",
+    "tempo": "tempo-down",
+    "loki": "loki-down",
+    "grafana": "grafana-down",
 }
 
 
@@ -56,7 +75,7 @@ def walk(context: Context) -> Iterator[tuple[Check, Result]]:
         if result.status is Status.FAIL or broken:
             failed.add(check.name)
         if check.name == "Cluster" and result.status is not Status.OK:
-            context.cluster = None  # what git says can be checked all the same
+            context.leave_cluster("the cluster does not answer")  # what git says can be checked all the same
         yield check, result
 
 
@@ -67,7 +86,13 @@ def _run(check: Check, context: Context) -> Result:
         return skip(str(error))
     except UnreadableError as error:
         return fail("file-unreadable", str(error))
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        return fail("answer-unexpected", f"{type(error).__name__}: {error}")
+    except UnexpectedAnswerError as error:
+        return fail("answer-unexpected", str(error))
     except UnreachableError as error:
-        return fail(_DOWN.get(check.name, "query-down"), str(error))
+        if error.backend != "cluster":
+            return fail(_DOWN[error.backend], str(error))
+        # The API server itself has a hop of its own, and the others come after it.
+        return fail("cluster-unreachable" if check.name == "Cluster" else "resource-unreadable", str(error))
+    except Exception as error:  # the report of the other hops is worth more than a traceback
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        return fail("doctor-broken", f"{type(error).__name__}: {error} ({Path(frame.filename).name}:{frame.lineno})")

@@ -13,7 +13,7 @@ INIT_CONTAINER = "opentelemetry-auto-instrumentation-python"
 def pods(context: Context) -> Result:
     """Pods of the app run, and the operator has put the SDK into them."""
     if not context.cluster:
-        raise MissingError("addresses were given")
+        raise context.no_cluster()
     found = context.cluster.get("pods", "-n", context.namespace, "-l", "app.kubernetes.io/name=flask-app")["items"]
     running = [pod for pod in found if pod.get("status", {}).get("phase") == "Running"]
     if not running:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..context import Context
-from ..model import MissingError, Result, UnreachableError, fail, ok, warn
+from ..model import Result, UnreachableError, fail, ok, warn
 
 SELF = 'service_name="otel-collector"'
 SIGNALS = {"metrics": "metric_points", "traces": "spans", "logs": "log_records"}
@@ -51,12 +51,12 @@ def pipeline_exporters(config: dict[str, Any]) -> dict[str, list[str]]:
 
 def live(context: Context) -> Result:
     """The collector answers, every signal leaves it, and its queue has room."""
-    answers = "no --collector-url was given"
+    answers = "not asked itself"
     if context.reaches("collector"):
         context.get("collector", "/")
         answers = "answers its health check"
     if not context.reaches("query"):
-        raise MissingError("no --query-url was given, and the collector's own metrics are read through Query")
+        raise context.no_way_to("query")
     # Its own metrics take the way of all metrics: while that is broken, their absence proves nothing.
     if blocked := _metrics_blocked(context):
         return warn(f"{answers}; its own metrics cannot be read: {blocked}")

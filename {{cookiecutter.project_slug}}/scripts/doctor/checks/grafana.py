@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from ..answers import DashboardAnswer, DataSource
 from ..context import Context
 from ..model import MissingError, Result, fail, ok
 from ..names import DASHBOARD_UID, DATASOURCES, METRIC, TRACE_LABEL
@@ -33,7 +34,8 @@ def _provisioned(values: Any) -> Iterator[dict[str, Any]]:
 def datasources_live(context: Context) -> Result:
     """Grafana runs with those data sources."""
     _need_login(context)
-    return judge_datasources(context.json("grafana", "/api/datasources"))
+    found = context.json("grafana", "/api/datasources", list[DataSource])
+    return judge_datasources([source.model_dump(exclude_none=True) for source in found])
 
 
 def judge_datasources(sources: list[dict[str, Any]]) -> Result:
@@ -68,7 +70,7 @@ def panels_in_git(context: Context) -> Result:
 def panels_live(context: Context) -> Result:
     """The dashboard in Grafana does too."""
     _need_login(context)
-    return judge_panels(context.json("grafana", f"/api/dashboards/uid/{DASHBOARD_UID}")["dashboard"])
+    return judge_panels(context.json("grafana", f"/api/dashboards/uid/{DASHBOARD_UID}", DashboardAnswer).dashboard)
 
 
 def judge_panels(dashboard: dict[str, Any]) -> Result:

@@ -32,12 +32,12 @@ def _flag(arguments: list[str], flag: str) -> list[str]:
 def receive(context: Context) -> Result:
     """Router and ingestor answer, and the ingestor keeps exemplars."""
     if not (context.reaches("router") or context.reaches("receive") or context.reaches("query")):
-        raise MissingError("no --receive-url, --router-url or --query-url was given")
+        raise context.no_way_to("receive", "router", "query")
     if context.receive_problem:
-        raise UnreachableError(context.receive_problem)
+        raise UnreachableError("receive", context.receive_problem)
     room = context.ingestor_metric("prometheus_tsdb_exemplar_max_exemplars")
     if room is None and not context.reaches("receive"):
-        raise MissingError("no --receive-url was given, and Query has no metrics of the ingestor")
+        raise MissingError("Query has no metrics of the ingestor, and there is no other way to it")
     if not room:
         return fail(
             "exemplar-flag-missing", "the ingestor has room for 0 exemplars (prometheus_tsdb_exemplar_max_exemplars)"

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 
 from ..context import Context
-from ..model import MissingError, Result, fail, ok
+from ..model import Result, fail, ok
 
 ARGOCD_NAMESPACE = "argocd"
 
@@ -39,7 +39,7 @@ def _version(name: str, arguments: list[str]) -> str | None:
 def cluster(context: Context) -> Result:
     """The API server answers."""
     if not context.cluster:
-        raise MissingError("addresses were given")
+        raise context.no_cluster()
     version = json.loads(context.cluster.run("version", "-o", "json"))
     return ok(f"Kubernetes {version['serverVersion']['gitVersion']}")
 
@@ -47,7 +47,7 @@ def cluster(context: Context) -> Result:
 def applications(context: Context) -> Result:
     """Every Application is Synced and Healthy."""
     if not context.cluster:
-        raise MissingError("addresses were given")
+        raise context.no_cluster()
     items = context.cluster.get("applications.argoproj.io", "-n", ARGOCD_NAMESPACE)["items"]
     bad = [
         f"{item['metadata']['name']} is {sync}/{health}"

@@ -62,7 +62,7 @@ def logs(context: Context) -> Result:
 
 
 def _span_events(context: Context, exemplar: Exemplar) -> Result:
-    events = [event for span in (context.spans(exemplar.trace_id) or {}).values() for event in span.get("events") or []]
+    events = [event for span in (context.spans(exemplar.trace_id) or {}).values() for event in span.events or []]
     if not events:
         return fail("span-events-missing", f"trace {exemplar.trace_id} has no span event")
     return ok(f"no log backend; {len(events)} span events on trace {exemplar.trace_id}")
