@@ -39,7 +39,7 @@ def summary(root: Path, answers: Answers) -> str:
             f"{answers['platform_name']}: {answers['project_slug']}/ is ready.",
             f"  components: {', '.join(components)}",
             "Next:",
-            f"  cd {answers['project_slug']} && git init -b main && git add . && git commit -m 'Scaffold the platform'",
+            f"  cd {answers['project_slug']} && git init -b {answers['__branch']} && git add . && git commit -m 'Scaffold the platform'",
             "  make run    # the checkout simulator on this machine, instrumented; needs no cluster",
             "  make up     # the whole platform on kind; says which tools are missing",
         ]

@@ -24,6 +24,8 @@ INVALID = {path.stem: path for path in sorted((ANSWERS / "invalid").glob("*.yaml
 
 PROMPTS = json.loads((ROOT / "cookiecutter.json").read_text())
 CHOICES = {key: value for key, value in PROMPTS.items() if isinstance(value, list) and not key.startswith("_")}
+# The prompts that take any text.
+FREE = [key for key, value in PROMPTS.items() if isinstance(value, str) and not key.startswith("_")]
 
 
 def snapshot(folder: Path) -> Path:

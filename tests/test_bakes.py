@@ -127,3 +127,20 @@ def test_custom_resources_have_a_schema(platform: Platform) -> None:
     }
     # These operators' schemas are not in the reference.
     assert {each for each in found if "external-secrets.io" not in each and "bitnami.com" not in each} == set()
+
+
+@pytest.mark.parametrize(
+    ("revision", "branch"),
+    [("trunk", "trunk"), ("release/1.x", "release/1.x"), ("HEAD", "main"), ("refs/heads/trunk", "trunk"),
+     ("refs/tags/v1", "main")],
+)  # fmt: skip
+def test_workflows_and_instructions_follow_the_revision(
+    revision: str, branch: str, tmp_path: Path, capfd: pytest.CaptureFixture
+) -> None:
+    folder = platforms.bake({"repo_revision": revision}, tmp_path)
+    assert f"git init -b {branch} &&" in capfd.readouterr().out
+    assert f"git init -b {branch} &&" in (folder / "README.md").read_text()
+    assert "git init -b" not in (folder / "scripts" / "up.sh").read_text()  # copied: it cannot know
+    for workflow in (folder / ".github" / "workflows").glob("*.yml"):
+        push = yaml.load(workflow.read_text(), yaml.BaseLoader)["on"].get("push")
+        assert push is None or push["branches"] == ["**"], workflow.name

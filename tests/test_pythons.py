@@ -56,7 +56,7 @@ def test_bakes_on(version: str, platform: Callable[[str], Path], tmp_path: Path)
     }
 
     refused = [*command, str(platforms.template()), "project_slug=other", "team=default", "domain=https://x.example"]
-    done = subprocess.run(refused, capture_output=True, text=True)
+    done = subprocess.run(refused, capture_output=True, text=True, env={**os.environ, "TMPDIR": str(tmp_path)})
     assert done.returncode == 1
-    assert "2 answers need a change. Nothing was written." in done.stderr
+    assert "2 answers need a change. Nothing was baked." in done.stderr
     assert not (tmp_path / "out" / "other").exists()

@@ -12,13 +12,17 @@ import pytest
 from tests import platforms
 
 
+def template_repository(folder: Path) -> Path:
+    """The template as a git repository of its own, uncommitted work included."""
+    platforms.snapshot(folder)
+    git(folder, "init", "--quiet", "--initial-branch=main")
+    commit(folder, "the template")
+    return folder
+
+
 @pytest.fixture
 def template(tmp_path: Path) -> Path:
-    """The template as a git repository of its own, uncommitted work included."""
-    repository = platforms.snapshot(tmp_path / "template")
-    git(repository, "init", "--quiet", "--initial-branch=main")
-    commit(repository, "the template")
-    return repository
+    return template_repository(tmp_path / "template")
 
 
 def git(folder: Path, *arguments: str) -> str:

@@ -15,9 +15,9 @@ at_least "$version" "$MINIMUM_KIND" || die "kind $version is too old, its networ
 # Argo CD reads commits, not files.
 cd "$ROOT"
 git rev-parse --verify --quiet HEAD >/dev/null 2>&1 ||
-  die "Argo CD deploys what is committed, and there is no commit here yet:" "  git init -b main && git add . && git commit -m 'Scaffold the platform'"
+  die "Argo CD deploys what is committed, and there is no commit here yet:" "  git init && git add . && git commit -m 'Scaffold the platform'"
 git_dir=$(git rev-parse --absolute-git-dir)
-[ "$(git rev-parse --show-toplevel)" = "$ROOT" ] || die "This folder is part of another Git repository. It must be one of its own: git init -b main"
+[ "$(git rev-parse --show-toplevel)" = "$ROOT" ] || die "This folder is part of another Git repository. It must be one of its own: git init"
 [ "$git_dir" = "$(cd "$(git rev-parse --git-common-dir)" && pwd)" ] || die "This is a linked worktree. Run make up in the main working copy."
 if [ -n "$(git status --porcelain)" ]; then
   say "Not committed, and therefore not deployed:"

@@ -23,8 +23,8 @@ variable "team" {
   type        = string
 
   validation {
-    condition     = can(regex("^[a-z]([-a-z0-9]{0,61}[a-z0-9])?$", var.team)) && !contains(["default", "argocd"], var.team)
-    error_message = "team must be a DNS label that starts with a letter, and neither `default` nor `argocd`: those names are taken in Argo CD."
+    condition     = can(regex("^[a-z]([-a-z0-9]{0,36}[a-z0-9])?$", var.team)) && !contains(["default", "argocd"], var.team)
+    error_message = "team must be a DNS label of at most 38 characters (Helm limits release names to 53) that starts with a letter, and neither `default` nor `argocd`: those names are taken in Argo CD."
   }
 }
 

@@ -22,6 +22,14 @@ run "team_is_not_default" {
   expect_failures = [var.team]
 }
 
+run "team_fits_into_a_release_name" {
+  command = plan
+  variables {
+    team = "abbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb"
+  }
+  expect_failures = [var.team]
+}
+
 run "repo_url_has_a_form_that_git_knows" {
   command = plan
   variables {
