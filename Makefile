@@ -32,6 +32,16 @@ e2e-gitops: .venv-e2e/.ready ## GitOps on a real API server and Argo CD (needs G
 control-plane: .venv-e2e/.ready ## Start that API server by hand, print its kubeconfig and wait
 	.venv-e2e/bin/python -m tests.e2e.gitops.control_plane
 
+.PHONY: e2e-cluster
+e2e-cluster: .venv-e2e/.ready ## The platform in real containers on real nodes (needs root, Go and a few packages, which it names)
+	.venv-e2e/bin/python -m tests.e2e.toolchain etcd kubernetes kubelet policy-agent coredns registry crane >/dev/null
+	.venv-e2e/bin/python -m pytest -v --no-header tests/e2e/cluster $(ARGS)
+
+NODES ?= 1
+.PHONY: node
+node: .venv-e2e/.ready ## Start a cluster of NODES (1) real nodes by hand, print its kubeconfig and wait (needs root)
+	.venv-e2e/bin/python -m tests.e2e.cluster.cluster $(NODES)
+
 .PHONY: bench
 bench: .venv-e2e/.ready ## Measure the data path; writes docs/benchmarks/
 	.venv-e2e/bin/python -m tests.e2e.datapath.prepare >/dev/null

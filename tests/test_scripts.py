@@ -30,9 +30,9 @@ class Machine:
         path.write_text(f'#!/usr/bin/env bash\necho "{name} $*" >>"$STATE/calls"\n{script}\n')
         path.chmod(0o755)
 
-    def run(self, script: Path, *arguments: str, wait: int = 0) -> subprocess.CompletedProcess[str]:
+    def run(self, script: Path, *arguments: str, wait: int = 0, **more: str) -> subprocess.CompletedProcess[str]:
         env = {**os.environ, "PATH": f"{self.folder}{os.pathsep}{os.environ['PATH']}", "STATE": str(self.state)}
-        env |= {"WAIT_SECONDS": str(wait)}
+        env |= {"WAIT_SECONDS": str(wait), **more}
         return subprocess.run(
             ["bash", script, *arguments], env=env, capture_output=True, text=True, timeout=60, check=False
         )
@@ -71,6 +71,16 @@ def test_up_works_below_a_link(machine: Machine, committed: Path, tmp_path: Path
     done = machine.run(tmp_path / "link" / committed.name / "scripts" / "up.sh")
     assert done.returncode == 0, done.stdout + done.stderr
     assert f'hostPath: "{committed / ".git"}"' in (machine.state / "cluster.yaml").read_text()
+
+
+def test_up_takes_a_cluster_that_is_there(machine: Machine, committed: Path) -> None:
+    """With KUBE_CONTEXT, nothing is made beside the platform itself."""
+    done = machine.run(committed / "scripts" / "up.sh", KUBE_CONTEXT="there", WORKING_COPY="/srv/it/.git")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert machine.calls("docker") == machine.calls("kind") == []
+    (apply,) = (line for line in machine.calls("terraform") if " apply " in line)
+    assert "kube_context=there" in apply
+    assert "working_copy=/srv/it/.git" in apply
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,8 @@ class Tool:
 
     ``packages`` maps a program's name to its package path below the module. ``wrapped`` builds from a small module of our
     own, for modules whose ``replace`` lines point at folders that their archive does not contain; ``staging`` is the version
-    of the modules in those folders where the module itself requires none.
+    of the modules in those folders where the module itself requires none. ``mains`` is a folder of our own ``main``
+    packages: a program's path is then below it, and the module is what they import.
     """
 
     name: str
@@ -55,9 +56,34 @@ class Tool:
     go: str = ""
     wrapped: bool = False
     staging: str = ""
+    mains: Path | None = None
 
 
 _KUBE_VERSION_VAR = "k8s.io/component-base/version"
+_CLUSTER_MAINS = Path(__file__).parent / "cluster" / "go"
+
+
+def _kubernetes(name: str, programs: tuple[str, ...], minutes: str) -> Tool:
+    return Tool(
+        name,
+        "k8s.io/kubernetes",
+        f"v{KUBERNETES_VERSION}",
+        {program: f"cmd/{program}" for program in programs},
+        minutes,
+        # Helm and Argo CD parse the server's version; a build outside the release scripts has none.
+        ldflags=" ".join(
+            f"-X {_KUBE_VERSION_VAR}.{key}={value}"
+            for key, value in {
+                "gitVersion": f"v{KUBERNETES_VERSION}",
+                "gitMajor": KUBERNETES_VERSION.split(".")[0],
+                "gitMinor": KUBERNETES_VERSION.split(".")[1],
+                "gitTreeState": "clean",
+            }.items()
+        ),
+        wrapped=True,
+        staging="v0." + KUBERNETES_VERSION.split(".", 1)[1],
+    )
+
 
 TOOLS = {
     tool.name: tool
@@ -90,27 +116,24 @@ TOOLS = {
         Tool("registry", "github.com/distribution/distribution/v3", "v3.1.2", {"registry": "cmd/registry"}, "1-2"),
         Tool("etcd", "go.etcd.io/etcd/server/v3", "v3.6.13", {"etcd": ""}, "under 2", wrapped=True),
         Tool("kwok", "sigs.k8s.io/kwok", "v0.7.0", {"kwok": "cmd/kwok"}, "1-2"),
+        _kubernetes("kubernetes", ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl"), "5-7"),
+        # What a node runs (tests/e2e/cluster): the GitOps suite needs none of it.
+        _kubernetes("kubelet", ("kubelet", "kube-proxy"), "2-4"),
         Tool(
-            "kubernetes",
-            "k8s.io/kubernetes",
-            f"v{KUBERNETES_VERSION}",
-            {
-                name: f"cmd/{name}"
-                for name in ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl")
-            },
-            "5-7",
-            # Helm and Argo CD parse the server's version; a build outside the release scripts has none.
-            ldflags=" ".join(
-                f"-X {_KUBE_VERSION_VAR}.{key}={value}"
-                for key, value in {
-                    "gitVersion": f"v{KUBERNETES_VERSION}",
-                    "gitMajor": KUBERNETES_VERSION.split(".")[0],
-                    "gitMinor": KUBERNETES_VERSION.split(".")[1],
-                    "gitTreeState": "clean",
-                }.items()
-            ),
-            wrapped=True,
-            staging="v0." + KUBERNETES_VERSION.split(".", 1)[1],
+            "coredns",
+            "github.com/coredns/coredns",
+            "v1.14.7",
+            {"coredns": "coredns"},
+            "1-2",
+            mains=_CLUSTER_MAINS,
+        ),
+        Tool(
+            "policy-agent",
+            "sigs.k8s.io/kube-network-policies",
+            "v0.8.0",
+            {"policy-agent": "policy-agent", "pause": "pause"},
+            "1-2",
+            mains=_CLUSTER_MAINS,
         ),
         Tool(
             "argocd",
@@ -280,7 +303,9 @@ def _build(spec: Tool, out: Path) -> None:
         work = Path(scratch)
         (work / "go.mod").write_text("module build\n")
         source = module_dir(spec.name)
-        if spec.wrapped:
+        if spec.mains:
+            shutil.copytree(spec.mains, work, dirs_exist_ok=True)
+        if spec.wrapped or spec.mains:
             (work / "go.mod").write_text(_wrapper_module(spec, (source / "go.mod").read_text()))
         else:
             # The module's own `replace` lines count only when it is the main module.

@@ -1,16 +1,15 @@
 #!/usr/bin/env bash
-# The whole platform on a kind cluster, from the commits of this working copy. Run it again after a failure: it goes on
-# from where it is. WAIT_SECONDS (1200) bounds the wait for all Applications.
+# The whole platform from the commits of this working copy, on a kind cluster that this makes. Run it again after a failure:
+# it goes on from where it is. WAIT_SECONDS (1200) bounds the wait for all Applications. KUBE_CONTEXT names another cluster
+# to use as it is: Argo CD then reads the repository's URL, or WORKING_COPY, the path of this one's .git on every node.
 set -euo pipefail
 # shellcheck source=/dev/null
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
-need docker git kind kubectl terraform
+tools=(git kubectl terraform)
+[ -n "${KUBE_CONTEXT:-}" ] || tools+=(docker kind)
+need "${tools[@]}"
 use_environment local
-docker info >/dev/null 2>&1 || die "Docker is installed, but its daemon does not answer. Start it, or add yourself to the group 'docker'."
-
-version=$(kind version | sed -n 's/^kind v\([0-9.]*\).*/\1/p')
-at_least "$version" "$MINIMUM_KIND" || die "kind $version is too old, its network enforces no policies: $MINIMUM_KIND or newer is needed."
 
 # Argo CD reads commits, not files.
 cd "$ROOT"
@@ -28,39 +27,20 @@ if [ -n "$(find "$git_dir" ! -perm -o=r -print -quit)" ]; then
   die "Argo CD's user cannot read all of $git_dir. Allow it:" "  git config core.sharedRepository world && chmod -R o+rX '$git_dir'"
 fi
 
-say "== Cluster"
-if kind get clusters 2>/dev/null | grep -qx "$PLATFORM"; then
-  mounted=$(docker inspect -f '{{range .Mounts}}{{if eq .Destination "/repository"}}{{.Source}}{{end}}{{end}}' "$PLATFORM-control-plane")
-  [ "${mounted#/host_mnt}" = "$git_dir" ] || die "The kind cluster '$PLATFORM' reads another working copy ($mounted). Remove it first: make down"
-  kind export kubeconfig --name "$PLATFORM"
+variables=()
+if [ -n "${KUBE_CONTEXT:-}" ]; then
+  variables=(-var "working_copy=${WORKING_COPY:-}")
+  require_cluster
 else
-  # Terraform's variable working_copy names /repository: environments/local.tfvars.
-  kind create cluster --name "$PLATFORM" --wait 120s --config - <<CONFIG
-kind: Cluster
-apiVersion: kind.x-k8s.io/v1alpha4
-nodes:
-  - role: control-plane
-    extraMounts:
-      - hostPath: "$git_dir"
-        containerPath: /repository
-        readOnly: true
-CONFIG
+  scripts/kind.sh "$git_dir"
 fi
-require_cluster
-
-say "== Image of the app"
-chart=k8s/helm-charts/flask-app
-image=$(awk '$1 == "image:" {inside = 1} inside && $1 == "repository:" {gsub(/"/, "", $2); print $2; exit}' $chart/values.yaml)
-version=$(awk '$1 == "appVersion:" {gsub(/"/, "", $2); print $2}' $chart/Chart.yaml)
-docker build --quiet --tag "$image:$version" app
-kind load docker-image --name "$PLATFORM" "$image:$version"
-if grep -q 'chart: flask-app' $chart/application.yaml; then
+if grep -q 'chart: flask-app' k8s/helm-charts/flask-app/application.yaml; then
   say "Note: Argo CD takes the app's chart from its registry, so the release workflow must have published it."
 fi
 
 say "== Argo CD and its Applications"
 # Indented lines are the plan's details: a screenful for each of a dozen releases.
-scripts/terraform.sh local apply -auto-approve -input=false -no-color | grep --line-buffered -v '^ \|^$'
+scripts/terraform.sh local apply -auto-approve -input=false -no-color ${variables[@]+"${variables[@]}"} | grep --line-buffered -v '^ \|^$'
 
 say "== Secrets"
 scripts/secrets.sh local

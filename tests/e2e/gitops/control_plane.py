@@ -3,19 +3,22 @@
     python -m tests.e2e.gitops.control_plane     start one, print its kubeconfig, and wait for Ctrl-C
 
 Nothing answers behind a pod or a Service; everything that the API server, its admission and its controllers do is real.
+``tests/e2e/cluster`` starts the same programs elsewhere and brings kubelets (``Site``).
 """
 
 from __future__ import annotations
 
 import base64
+import ipaddress
 import secrets
 import shutil
 import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import trustme
@@ -28,11 +31,38 @@ from tests.e2e.toolchain import tool
 ZONES = ("a", "b", "c")
 
 
+@dataclass(frozen=True)
+class Site:
+    """Where a control plane's programs run, and the networks that they hand out.
+
+    ``enter`` is put before every command (say, to enter a network namespace) and ``address`` is what they listen on. A site
+    that is not on loopback has ports of its own, and its API server can be reached by pods.
+    """
+
+    address: str = LOOPBACK
+    enter: tuple[str, ...] = ()
+    services: str = "10.96.0.0/16"
+    # Names that log in with a token, and the group that each belongs to.
+    users: tuple[tuple[str, str], ...] = (("admin", "system:masters"),)
+
+    @property
+    def private(self) -> bool:
+        return self.address == LOOPBACK
+
+    def port(self, usual: int) -> int:
+        return free_port() if self.private else usual
+
+    def client(self, folder: Path, user: str) -> Path:
+        """Return the kubeconfig of a user, which ``start`` has written below ``folder``."""
+        return folder / ("kubeconfig" if user == "admin" else f"kubeconfig-{user.rsplit(':', 1)[-1]}")
+
+
 @contextmanager
 def control_plane(folder: Path) -> Iterator[Kube]:
     """Run a control plane with an empty etcd below ``folder``; it has three ready nodes when this yields."""
     with Processes(folder / "logs") as processes:
-        kube = Kube(_start(processes, folder))
+        kube = Kube(start(processes, folder))
+        _start_kwok(processes, kube.kubeconfig)
         kube.apply([_storage_class(), *map(_node, ZONES)])
         wait_until(lambda: _nodes_ready(kube), "the nodes are ready", interval=0.2)
         try:
@@ -43,11 +73,13 @@ def control_plane(folder: Path) -> Iterator[Kube]:
                 shutil.rmtree(volume["spec"]["hostPath"]["path"], ignore_errors=True)
 
 
-def _start(processes: Processes, folder: Path) -> Path:
-    etcd_url, etcd_peer = (f"http://{LOOPBACK}:{free_port()}" for _ in range(2))
+def start(processes: Processes, folder: Path, site: Site = Site()) -> Path:
+    """Start etcd, API server, controllers and scheduler below ``folder``; return the administrator's kubeconfig."""
+    etcd_url, etcd_peer = (f"http://{site.address}:{site.port(usual)}" for usual in (2379, 2380))
     processes.start(
         "etcd",
         [
+            *site.enter,
             tool("etcd"),
             f"--data-dir={folder / 'etcd'}",
             # The data dies with the session: no need to wait for the disk.
@@ -64,34 +96,53 @@ def _start(processes: Processes, folder: Path) -> Path:
 
     authority = trustme.CA()
     authority.cert_pem.write_to_path(folder / "ca.crt")
-    serving = authority.issue_cert(LOOPBACK, "localhost")
-    serving.private_key_pem.write_to_path(folder / "serving.key")
-    serving.cert_chain_pems[0].write_to_path(folder / "serving.crt")
-    port, token = free_port(), secrets.token_hex(16)
-    (folder / "tokens.csv").write_text(f'{token},admin,admin,"system:masters"\n')
-    kubeconfig = folder / "kubeconfig"
-    kubeconfig.write_text(yaml.safe_dump(_kubeconfig(port, authority.cert_pem.bytes(), token)))
-    kubeconfig.chmod(0o600)
-
+    service = str(ipaddress.ip_network(site.services)[1])
+    names = [site.address, LOOPBACK, "localhost", service, "kubernetes.default", "kubernetes.default.svc"]
     # A service account token may be signed by any key; the serving key is at hand.
+    pairs = {"serving": authority.issue_cert(*names)}
+    # As whom the API server asks a kubelet for logs and port-forwards.
+    pairs["kubelet-client"] = authority.issue_cert(
+        "localhost", common_name="kube-apiserver", organization_name="system:masters"
+    )
+    for name, pair in pairs.items():
+        pair.private_key_pem.write_to_path(folder / f"{name}.key")
+        pair.cert_chain_pems[0].write_to_path(folder / f"{name}.crt")
+    port, lines = site.port(6443), []
+    for user, group in site.users:
+        token = secrets.token_hex(16)
+        lines.append(f'{token},{user},{user},"{group}"\n')
+        kubeconfig = site.client(folder, user)
+        server = f"https://{site.address}:{port}"
+        kubeconfig.write_text(yaml.safe_dump(_kubeconfig(server, authority.cert_pem.bytes(), token)))
+        kubeconfig.chmod(0o600)
+    (folder / "tokens.csv").write_text("".join(lines))
+    kubeconfig = site.client(folder, "admin")
+
     account_key = folder / "serving.key"
     server = processes.start(
         "kube-apiserver",
         [
+            *site.enter,
             tool("kubernetes", "kube-apiserver"),
             f"--etcd-servers={etcd_url}",
-            f"--bind-address={LOOPBACK}",
+            f"--bind-address={site.address}",
             f"--secure-port={port}",
             f"--tls-cert-file={folder / 'serving.crt'}",
             f"--tls-private-key-file={folder / 'serving.key'}",
+            f"--client-ca-file={folder / 'ca.crt'}",
             f"--token-auth-file={folder / 'tokens.csv'}",
             "--authorization-mode=Node,RBAC",
-            "--service-cluster-ip-range=10.96.0.0/16",
+            "--enable-admission-plugins=NodeRestriction",
+            f"--service-cluster-ip-range={site.services}",
             "--service-account-issuer=https://kubernetes.default.svc.cluster.local",
             f"--service-account-key-file={account_key}",
             f"--service-account-signing-key-file={account_key}",
+            f"--kubelet-client-certificate={folder / 'kubelet-client.crt'}",
+            f"--kubelet-client-key={folder / 'kubelet-client.key'}",
+            "--kubelet-preferred-address-types=InternalIP",
             "--allow-privileged=true",  # admission, not this switch, is what the tests are about
-            "--endpoint-reconciler-type=none",  # a loopback address is no valid endpoint
+            # A loopback address is no valid endpoint.
+            *(["--endpoint-reconciler-type=none"] if site.private else [f"--advertise-address={site.address}"]),
             "--profiling=false",
         ],
     )
@@ -108,6 +159,7 @@ def _start(processes: Processes, folder: Path) -> Path:
     processes.start(
         "kube-controller-manager",
         [
+            *site.enter,
             tool("kubernetes", "kube-controller-manager"),
             f"--kubeconfig={kubeconfig}",
             f"--service-account-private-key-file={account_key}",
@@ -121,12 +173,17 @@ def _start(processes: Processes, folder: Path) -> Path:
     processes.start(
         "kube-scheduler",
         [
+            *site.enter,
             tool("kubernetes", "kube-scheduler"),
             f"--kubeconfig={kubeconfig}",
             "--leader-elect=false",
             "--secure-port=0",
         ],
     )
+    return kubeconfig
+
+
+def _start_kwok(processes: Processes, kubeconfig: Path) -> None:
     processes.start(
         "kwok",
         [
@@ -139,12 +196,11 @@ def _start(processes: Processes, folder: Path) -> Path:
             "--node-lease-duration-seconds=40",  # no leases by default: pods would turn unready after a minute
         ],
     )
-    return kubeconfig
 
 
-def _kubeconfig(port: int, authority: bytes, token: str) -> Manifest:
+def _kubeconfig(server: str, authority: bytes, token: str) -> Manifest:
     cluster = {
-        "server": f"https://{LOOPBACK}:{port}",
+        "server": server,
         "certificate-authority-data": base64.b64encode(authority).decode(),
     }
     return {
@@ -201,29 +257,23 @@ def _nodes_ready(kube: Kube) -> bool:
     return len(ready) == len(ZONES) and not any(node["spec"].get("taints") for node in nodes)
 
 
-def main() -> int:
-    """Start a control plane, print its kubeconfig, and stop it on Ctrl-C or SIGTERM."""
+def by_hand(running: Callable[[Path], AbstractContextManager[Kube]]) -> int:
+    """Start a cluster below a folder of its own, print its kubeconfig, and stop it on Ctrl-C or SIGTERM."""
 
     def leave(*_: object) -> None:
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, leave)
     started = time.monotonic()
-    with (
-        tempfile.TemporaryDirectory(prefix="control-plane-") as folder,
-        control_plane(Path(folder)) as kube,
-    ):
-        print(
-            f"ready in {time.monotonic() - started:.1f} s; Ctrl-C stops it and forgets it",
-            file=sys.stderr,
-        )
-        print(f"export KUBECONFIG={kube.kubeconfig}", flush=True)
-        try:
+    try:
+        with tempfile.TemporaryDirectory(prefix="cluster-") as folder, running(Path(folder)) as kube:
+            print(f"ready in {time.monotonic() - started:.1f} s; Ctrl-C stops it and forgets it", file=sys.stderr)
+            print(f"export KUBECONFIG={kube.kubeconfig}", flush=True)
             signal.pause()
-        except KeyboardInterrupt:
-            print("stopping", file=sys.stderr)
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(by_hand(control_plane))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import ssl
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,16 +58,19 @@ class Registry:
 
 
 @contextmanager
-def registry(folder: Path) -> Iterator[Registry]:
-    """Run an empty registry below ``folder``, with a certificate of its own."""
+def registry(folder: Path, address: str = LOOPBACK, enter: Sequence[str] = ()) -> Iterator[Registry]:
+    """Run an empty registry below ``folder``, with a certificate of its own.
+
+    ``enter`` is put before its command (say, to enter the network namespace that has ``address``).
+    """
     folder.mkdir(parents=True, exist_ok=True)
     authority = trustme.CA()
-    serving = authority.issue_cert(LOOPBACK, "localhost")
+    serving = authority.issue_cert(address, "localhost")
     # Whoever trusts this registry goes on trusting the public ones.
     public = Path(ssl.get_default_verify_paths().cafile or "")
     (folder / "ca.crt").write_bytes(authority.cert_pem.bytes() + (public.read_bytes() if public.is_file() else b""))
     serving.private_key_and_cert_chain_pem.write_to_path(folder / "serving.pem")
-    host = f"{LOOPBACK}:{free_port()}"
+    host = f"{address}:{free_port()}"
     pair = {
         "certificate": str(folder / "serving.pem"),
         "key": str(folder / "serving.pem"),
@@ -83,7 +86,7 @@ def registry(folder: Path) -> Iterator[Registry]:
     }
     (folder / "config.yml").write_text(yaml.safe_dump(config))
     with Processes(folder / "logs") as processes:
-        server = processes.start("registry", [tool("registry"), "serve", folder / "config.yml"])
+        server = processes.start("registry", [*enter, tool("registry"), "serve", folder / "config.yml"])
         it = Registry(host, folder / "ca.crt")
 
         def answers() -> bool:
