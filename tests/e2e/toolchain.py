@@ -30,6 +30,7 @@ from tests.pins import pinned
 # What the platform runs is what the suites build.
 COLLECTOR_VERSION = pinned("collector")
 KUBERNETES_VERSION = pinned("kubernetes")
+AZURITE_VERSION = "3.37.0"
 
 
 class ToolchainError(RuntimeError):
@@ -114,6 +115,8 @@ TOOLS = {
             "under 2",
         ),
         Tool("registry", "github.com/distribution/distribution/v3", "v3.1.2", {"registry": "cmd/registry"}, "1-2"),
+        Tool("versitygw", "github.com/versity/versitygw", "v1.8.0", {"versitygw": "cmd/versitygw"}, "1-2"),
+        Tool("fake-gcs-server", "github.com/fsouza/fake-gcs-server", "v1.56.1", {"fake-gcs-server": ""}, "1-2"),
         Tool("etcd", "go.etcd.io/etcd/server/v3", "v3.6.13", {"etcd": ""}, "under 2", wrapped=True),
         Tool("kwok", "sigs.k8s.io/kwok", "v0.7.0", {"kwok": "cmd/kwok"}, "1-2"),
         _kubernetes("kubernetes", ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl"), "5-7"),
@@ -250,6 +253,25 @@ def python(requirements: Path, *more: Path) -> Path:
     if not folder.is_dir():
         _build_into(folder, f"the Python environment of {requirements.name} (under 1 min)", make)
     return folder.with_suffix(".venv")
+
+
+def azurite() -> Path:
+    """Return Azurite's blob server, installed by npm the first time.
+
+    Raises:
+        ToolchainError: npm is missing, or the installation failed (its last lines are in the message).
+    """
+    folder = cache_root() / f"azurite-{AZURITE_VERSION}"
+
+    def make(out: Path) -> None:
+        if not shutil.which("npm"):
+            raise ToolchainError("npm is not on PATH: install Node.js 22 or newer")
+        options = ["--no-save", "--no-package-lock", "--no-audit", "--no-fund", "--ignore-scripts"]
+        _run(["npm", "install", *options, "--prefix", str(out), f"azurite@{AZURITE_VERSION}"], out, {})
+
+    if not folder.is_dir():
+        _build_into(folder, f"Azurite {AZURITE_VERSION} (under 1 min)", make)
+    return folder / "node_modules" / ".bin" / "azurite-blob"
 
 
 def _build_into(folder: Path, title: str, build) -> None:

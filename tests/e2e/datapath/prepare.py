@@ -11,6 +11,7 @@ from pathlib import Path
 
 from tests.e2e import toolchain
 from tests.e2e.bake import bake
+from tests.e2e.clouds import azurite_is_missing
 from tests.e2e.datapath.conftest import ANSWERS
 from tests.e2e.datapath.declared import Declared
 from tests.e2e.datapath.stack import python_environment
@@ -19,8 +20,10 @@ from tests.e2e.datapath.stack import python_environment
 def main() -> int:
     """Build the tools, the collector that a bake's configuration needs, and the simulator's environment."""
     try:
-        for name in ("thanos", "promtool", "helm"):
+        for name in ("thanos", "promtool", "helm", "versitygw", "fake-gcs-server"):
             toolchain.tool(name)
+        if not azurite_is_missing():
+            toolchain.azurite()
         with tempfile.TemporaryDirectory() as folder:
             declared = Declared(bake(Path(folder), **ANSWERS))
             toolchain.collector(declared.collector(), declared.scraper())

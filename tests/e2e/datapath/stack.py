@@ -125,6 +125,7 @@ class Stack:
     changes: dict[str, Change] = field(default_factory=dict)
     traces: TraceStore | Tempo = field(default_factory=TraceStore)
     logs: LogStore | Loki = field(default_factory=LogStore)
+    thanos_environment: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._ports: dict[tuple[str, str], int] = {}
@@ -165,6 +166,7 @@ class Stack:
 
     @cached_property
     def objstore(self) -> Path:
+        """The configuration of the bucket: a folder."""
         path = self.folder / "objstore.yaml"
         path.write_text(yaml.safe_dump({"type": "FILESYSTEM", "config": {"directory": str(self.folder / "bucket")}}))
         return path
@@ -320,7 +322,8 @@ class Stack:
         deadline = time.monotonic() + PRUNING_SECONDS
         while True:
             try:
-                return self.processes.start(name, command, ready=self.url(name) + "/-/ready")
+                ready = self.url(name) + "/-/ready"
+                return self.processes.start(name, command, ready=ready, env=self.thanos_environment)
             except NotReady as error:
                 if PRUNING not in str(error) or time.monotonic() > deadline:
                     raise
