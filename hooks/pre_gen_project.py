@@ -259,7 +259,7 @@ def azure_container(answers: Answers) -> Problem | None:
 def s3_location(answers: Answers) -> Problem | None:
     value = text(answers, "object_storage_location")
     label = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
-    own = re.fullmatch(rf"{label}(\.{label})*(:(?P<port>[1-9]([0-9]?){4}))?", value, re.ASCII)
+    own = re.fullmatch(rf"{label}(\.{label})*(:(?P<port>[1-9][0-9]?[0-9]?[0-9]?[0-9]?))?", value, re.ASCII)
     if re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?", value) or (
         own and ("." in value or own["port"]) and int(own["port"] or 443) < 65536
     ):
@@ -298,6 +298,12 @@ def fluent_bit_has_somewhere_to_write(answers: Answers) -> Problem | None:
     if str(answers.get("include_fluent_bit")).lower() == "true" and text(answers, "log_backend") == "none":
         return Problem("Fluent Bit has nowhere to write while log_backend is none", "no, or log_backend loki")
     return None
+
+
+def ingress_class_is_a_name(answers: Answers) -> Problem | None:
+    if re.fullmatch(r"[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?", text(answers, "ingress_class")):
+        return None
+    return Problem("an ingress class is named as `kubectl get ingressclass` shows it, in lower case", "traefik")
 
 
 def domain_is_a_dns_name(answers: Answers) -> Problem | None:
@@ -375,6 +381,7 @@ RULES = (
     Rule("traces-retention", "traces_retention", retention("traces_retention", 1, 365, "Tempo keeps whole days")),
     Rule("logs-retention", "logs_retention", retention("logs_retention", 1, 3650, "Loki's indexes cover whole days")),
     Rule("domain", "domain", domain_is_a_dns_name),
+    Rule("ingress-class", "ingress_class", ingress_class_is_a_name),
     *(Rule(f"{prompt.replace('_', '-')}-choice", prompt, is_choice(prompt)) for prompt in CHOICES),
 )
 
