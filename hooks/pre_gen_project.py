@@ -360,6 +360,21 @@ def fluent_bit_has_somewhere_to_write(answers: Answers) -> Problem | None:
     return None
 
 
+def is_class_name(value: str) -> bool:
+    return bool(re.fullmatch(r"[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?", value))
+
+
+def ingress_class_is_a_name(answers: Answers) -> Problem | None:
+    value = text(answers, "ingress_class")
+    if is_class_name(value):
+        return None
+    lowered = re.sub(r"[^a-z0-9.-]+", "-", value.strip().lower()).strip("-.")[:63]
+    return Problem(
+        "an ingress class is named as `kubectl get ingressclass` shows it, in lower case",
+        lowered if is_class_name(lowered) else "traefik",
+    )
+
+
 def is_domain(value: str) -> bool:
     return value == "" or (DNS_NAME.fullmatch(value) is not None and not IPV4.fullmatch(value) and len(value) <= 240)
 
@@ -444,6 +459,7 @@ RULES = (
         "logs-retention", "logs_retention", retention("logs_retention", 7, 1, 3650, "Loki's indexes cover whole days")
     ),
     Rule("domain", "domain", domain_is_a_dns_name),
+    Rule("ingress-class", "ingress_class", ingress_class_is_a_name),
     Rule("secrets-backend-choice", "secrets_backend", is_choice("secrets_backend")),
     Rule("terraform-backend-choice", "terraform_backend", is_choice("terraform_backend")),
     Rule(

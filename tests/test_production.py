@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -158,3 +159,45 @@ def test_amazon_in_china_has_its_own_domain(platform: Platform, component_name: 
     made = component(platform("s3-china"), component_name, upstream=UPSTREAM)
     text = configurations(made)
     assert "s3.cn-north-1.amazonaws.com.cn" in text
+
+
+@needs_charts
+@pytest.mark.parametrize(
+    ("name", "ingress_class", "namespace"),
+    [("production-s3", "traefik", "traefik"), ("everything", "nginx", "ingress-nginx")],
+)
+def test_one_answer_says_what_serves_the_domain(
+    platform: Platform, name: str, ingress_class: str, namespace: str
+) -> None:
+    folder = platform(name)
+    issuer = one(component(folder, "cert-manager"), "ClusterIssuer", "letsencrypt")
+    grafana = component(folder, "grafana", upstream=UPSTREAM)
+    found = set(contract.deep(issuer, "ingressClassName")) | set(
+        contract.deep(one(grafana, "Ingress", "grafana"), "ingressClassName")
+    )
+    tfvars = (folder / "terraform" / "environments" / "production.tfvars").read_text()
+    assert found == set(re.findall(r'ingress_class = "([^"]+)"', tfvars)) == {ingress_class}
+    names = list(contract.deep(one(grafana, "NetworkPolicy", "grafana"), "ingress", "kubernetes.io/metadata.name"))
+    assert names == [namespace]
+
+
+@needs_charts
+def test_grafana_shows_its_metrics_to_nobody_outside(platform: Platform) -> None:
+    """Where an Ingress leads to it they are off, and nothing tries to read them."""
+    ini = one(component(platform("production-s3"), "grafana", upstream=UPSTREAM), "ConfigMap", "grafana")["data"]
+    assert re.search(r"\[metrics\]\nenabled = false", ini["grafana.ini"])
+    scraper = one(component(platform("production-s3"), "otel-collector"), "OpenTelemetryCollector", "otel-scrape")
+    assert "grafana" not in list(contract.deep(scraper, "scrape_configs", "job_name"))
+    default = one(component(platform("default"), "otel-collector"), "OpenTelemetryCollector", "otel-scrape")
+    assert "grafana" in list(contract.deep(default, "scrape_configs", "job_name"))
+
+
+def test_the_app_s_chart_refuses_a_cluster_that_is_too_old(platform: Platform) -> None:
+    """Its pods sleep before they stop, which Kubernetes knows since 1.30; the scripts ask for the same."""
+    chart = platform("default") / "k8s" / "helm-charts" / "flask-app"
+    about = yaml.safe_load((chart / "Chart.yaml").read_text())
+    minimum = re.search(r"MINIMUM_KUBERNETES=(\S+)", (platform("default") / "scripts" / "lib.sh").read_text())
+    assert minimum
+    assert about["kubeVersion"] == f">={minimum[1]}-0"
+    pod = one(charts.render(chart, "local"), "Deployment", "flask-app")
+    assert list(contract.deep(pod, "preStop", "sleep"))

@@ -39,6 +39,7 @@ SENSIBLE = {
     "traces_retention": days,
     "logs_retention": days,
     "domain": st.just("") | domain,
+    "ingress_class": label,
     "chart_registry": st.just("") | registry,
     "include_fluent_bit": st.booleans(),
     **{prompt: st.sampled_from(options) for prompt, options in platforms.CHOICES.items()},

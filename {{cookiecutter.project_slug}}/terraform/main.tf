@@ -62,6 +62,7 @@ module "argocd_server" {
   working_copy   = var.working_copy
   chart_registry = var.chart_registry
   domain         = var.domain
+  ingress_class  = var.ingress_class
 }
 
 # Destroyed before Argo CD, whose controller must still be there to answer the Applications' finalizers.

@@ -71,6 +71,12 @@ variable "chart_registry" {
   }
 }
 
+variable "ingress_class" {
+  description = "Class of Argo CD's Ingress, where there is a domain. Empty: the cluster's default."
+  type        = string
+  default     = ""
+}
+
 variable "domain" {
   description = "Domain under which Argo CD and Grafana get an Ingress. Empty: none; `make open` forwards their ports."
   type        = string

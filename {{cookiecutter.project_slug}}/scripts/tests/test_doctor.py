@@ -141,7 +141,14 @@ def test_a_full_buffer_that_reaches_back_minutes_is_a_warning() -> None:
     ],
 )
 def test_an_exemplar_leads_to_its_trace(answers: dict, finding: str | None) -> None:
-    assert traces.trace(context({"/api/v1/query_exemplars": exemplar(), **answers})).finding == finding
+    assert traces.trace(context({"/api/v1/query_exemplars": exemplar(), **answers}, {})).finding == finding
+
+
+def test_a_trace_that_waits_in_the_collector_is_not_missing() -> None:
+    answers = {"/api/v1/query_exemplars": exemplar(), f"/api/traces/{TRACE}": httpx.Response(404)}
+    result = traces.trace(context({**answers, "/api/search": {"traces": []}}, {"queue_size": 2e6}))
+    assert (result.status, result.finding) == (Status.WARN, None)
+    assert "2.0 MB of traces wait" in result.evidence
 
 
 @pytest.mark.parametrize(

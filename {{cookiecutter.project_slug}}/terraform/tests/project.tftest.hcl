@@ -85,9 +85,14 @@ run "a_domain_brings_an_ingress" {
   command = plan
 
   variables {
-    domain = "example.com"
+    domain        = "example.com"
+    ingress_class = "traefik"
   }
 
+  assert {
+    condition     = anytrue([for values in module.argocd_server.values : try(yamldecode(values).server.ingress.ingressClassName, "") == "traefik"])
+    error_message = "The Ingress must be of the class that was asked for."
+  }
   assert {
     condition     = anytrue([for values in module.argocd_server.values : try(yamldecode(values).server.ingress.enabled, false)]) && anytrue([for values in module.argocd_server.values : try(yamldecode(values).global.domain, "") == "argocd.example.com"])
     error_message = "Argo CD needs an Ingress argocd.example.com."

@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 
 from ..context import Context, Exemplar
-from ..model import MissingError, Result, fail, ok
+from ..model import MissingError, Result, fail, ok, warn
 
 SAMPLE = 5
+QUEUED = 'sum(otelcol_exporter_queue_size{exporter="otlp_grpc/tempo"})'
 
 
 def settled(context: Context) -> list[Exemplar]:
@@ -28,6 +29,9 @@ def trace(context: Context) -> Result:
         spans = context.spans(exemplar.trace_id)
         if spans is None:
             age = time.time() - exemplar.time
+            if waiting := context.number(QUEUED):
+                # Tempo was away, and the collector has not tried again yet: nothing is wrong with the sampler.
+                return warn(f"{waiting / 1e6:.1f} MB of traces wait in the collector's queue; ask again in a minute")
             # A trace of the same time or later shows that traces do arrive.
             arrive = context.recent_traces(age + 60)
             seen = f"{exemplar.trace_id} (exemplar of {age / 60:.0f} min ago): 404"

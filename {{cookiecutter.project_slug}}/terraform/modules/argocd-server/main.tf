@@ -23,7 +23,7 @@ locals {
 
   ingress_values = {
     global = { domain = "argocd.${var.domain}" }
-    server = { ingress = { enabled = true, tls = true } }
+    server = { ingress = { enabled = true, tls = true, ingressClassName = var.ingress_class } }
   }
 
   # Git refuses a repository of another owner unless its configuration file names it; environment variables do not reach

@@ -45,6 +45,12 @@ variable "chart_registry" {
   default     = ""
 }
 
+variable "ingress_class" {
+  description = "Class of that Ingress. Empty: the cluster's default."
+  type        = string
+  default     = ""
+}
+
 variable "domain" {
   description = "Argo CD gets an Ingress argocd.<domain>. Empty: none."
   type        = string
