@@ -11,7 +11,7 @@ import gzip
 import json
 import re
 import threading
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -31,7 +31,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import (
     add_TraceServiceServicer_to_server,
 )
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
-from opentelemetry.proto.trace.v1.trace_pb2 import Status
+from opentelemetry.proto.resource.v1.resource_pb2 import Resource
+from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from tests.e2e.processes import LOOPBACK, free_port
 
@@ -130,7 +131,8 @@ class TraceStore(HttpService, TraceServiceServicer):
 
     ``/api/search`` takes ``q`` as one TraceQL span set of comparisons joined by ``&&``: ``resource.x``, ``span.x``, ``.x``
     or the intrinsics ``name``, ``status`` and ``trace:id``, with ``=`` or ``!=`` and a quoted string or a bare word, and
-    ``duration > 1s`` or ``ms``.
+    ``duration > 1s`` or ``ms``. Tempo returns any ``limit`` matches, not the newest, unless the query ends with
+    ``with (most_recent=true)``; this one returns the oldest, so that a search which needs the newest cannot pass without.
     """
 
     def __init__(self) -> None:
@@ -138,7 +140,7 @@ class TraceStore(HttpService, TraceServiceServicer):
         self.grpc_port = free_port()
         self._grpc: grpc.Server | None = None
         self._lock = threading.Lock()
-        self._traces: dict[str, dict[str, tuple[object, object, object]]] = defaultdict(dict)
+        self._traces: dict[str, dict[str, tuple[Resource, object, Span]]] = defaultdict(dict)
 
     def start(self) -> None:
         self._grpc = grpc.server(ThreadPoolExecutor(4), options=[("grpc.so_reuseport", 0)])
@@ -185,6 +187,11 @@ class TraceStore(HttpService, TraceServiceServicer):
             return self._trace(found[1].zfill(32))
         raise Refused(404, f"{path} not found")
 
+    def content(self) -> list[list[tuple[Resource, Span]]]:
+        """Return the spans of each trace, with the resource that each belongs to."""
+        with self._lock:
+            return [[(resource, span) for resource, _, span in spans.values()] for spans in self._traces.values()]
+
     def _trace(self, trace_id: str) -> dict:
         with self._lock:
             spans = list(self._traces.get(trace_id, {}).values())
@@ -201,7 +208,8 @@ class TraceStore(HttpService, TraceServiceServicer):
         }
 
     def _search(self, query: dict[str, str]) -> list[dict]:
-        wanted = _span_set(query.get("q", "{}"))
+        text, most_recent = _hints(query.get("q", "{}"))
+        wanted = _span_set(text)
         start, end = (int(query.get(key, default)) * 10**9 for key, default in (("start", 0), ("end", 1 << 33)))
         found = []
         with self._lock:
@@ -220,8 +228,16 @@ class TraceStore(HttpService, TraceServiceServicer):
                     "durationMs": (root[1].end_time_unix_nano - root[1].start_time_unix_nano) // 10**6,
                 }
             )
-        found.sort(key=lambda trace: trace["startTimeUnixNano"], reverse=True)
+        found.sort(key=lambda trace: int(trace["startTimeUnixNano"]), reverse=most_recent)
         return found[: int(query.get("limit", 20))]
+
+
+def _hints(text: str) -> tuple[str, bool]:
+    """Return a query without its hints, and whether they ask for the newest traces."""
+    query, found, hints = text.partition(" with ")
+    if found and hints.strip() != "(most_recent=true)":
+        raise Refused(400, f"not a hint that this stand-in knows: {hints}")
+    return query, bool(found)
 
 
 _COMPARISON = re.compile(r"\s*([\w.:]+)\s*(!?=|>)\s*(?:\"([^\"]*)\"|([\w.]+))\s*")
@@ -284,7 +300,7 @@ class LogStore(HttpService):
     """Loki's stand-in: ``POST /otlp/v1/logs`` in; ``GET /ready`` and ``/loki/api/v1/query_range`` out.
 
     Queries are a stream selector of ``=`` matchers, then any of ``| label = "value"``, ``| label =~ "regex"``,
-    ``|= "text"`` and ``|~ "regex"``.
+    ``|= "text"`` and ``|~ "regex"``; or ``sum by (label) (count_over_time(query [range]))``, counted once, up to the end.
     """
 
     def __init__(self) -> None:
@@ -322,7 +338,8 @@ class LogStore(HttpService):
             return "ready"
         if path != "/loki/api/v1/query_range":
             raise Refused(404, f"{path} not found")
-        selector, filters = _log_query(query.get("query", ""))
+        counted = _COUNT.fullmatch(query.get("query", ""))
+        selector, filters = _log_query(counted["query"] if counted else query.get("query", ""))
         start, end = int(query.get("start", 0)), int(query.get("end", 1 << 62))
         with self._lock:
             lines = list(self._lines)
@@ -338,12 +355,20 @@ class LogStore(HttpService):
             key=lambda entry: entry[0],
             reverse=query.get("direction", "backward") == "backward",
         )
+        if counted:
+            counts = Counter(labels.get(counted["label"], "") for _, _, labels in found)
+            series = [
+                {"metric": {counted["label"]: value}, "values": [[end / 1e9, str(count)]]}
+                for value, count in counts.items()
+            ]
+            return {"status": "success", "data": {"resultType": "matrix", "result": series}}
         for time, line, labels in found[: int(query.get("limit", 100))]:
             key = json.dumps(labels, sort_keys=True)
             streams.setdefault(key, {"stream": labels, "values": []})["values"].append([str(time), line])
         return {"status": "success", "data": {"resultType": "streams", "result": list(streams.values())}}
 
 
+_COUNT = re.compile(r"sum by \((?P<label>\w+)\) \(count_over_time\((?P<query>.*) \[\d+ms\]\)\)")
 _SELECTOR = re.compile(r"\s*\{([^}]*)\}")
 _MATCHER = re.compile(r"\s*(\w+)\s*=\s*\"([^\"]*)\"\s*")
 _STAGE = re.compile(r"\s*(?:\|\s*(?P<label>\w+)\s*(?P<how>=~?)|\|(?P<line>[=~]))\s*\"(?P<value>[^\"]*)\"\s*")
