@@ -129,9 +129,9 @@ def attributes(pairs: list[KeyValue]) -> dict[str, str]:
 class TraceStore(HttpService, TraceServiceServicer):
     """Tempo's stand-in: OTLP/gRPC in; ``GET /ready``, ``/api/traces/<id>`` and ``/api/search`` out.
 
-    ``/api/search`` takes ``q`` as one TraceQL span set of comparisons joined by ``&&``: ``resource.x``, ``span.x``, ``.x``
-    or the intrinsics ``name``, ``status`` and ``trace:id``, with ``=`` or ``!=`` and a quoted string or a bare word, and
-    ``duration > 1s`` or ``ms``. Tempo returns any ``limit`` matches, not the newest, unless the query ends with
+    ``/api/search`` takes ``q`` as one TraceQL span set of comparisons joined by ``&&``, or in brackets by ``||``:
+    ``resource.x``, ``span.x``, ``.x`` or the intrinsics ``name``, ``kind``, ``status`` and ``trace:id``, with ``=`` or
+    ``!=`` and a quoted string or a bare word, and ``duration > 1s`` or ``ms``. Tempo returns any ``limit`` matches, not the newest, unless the query ends with
     ``with (most_recent=true)``; this one returns the oldest, so that a search which needs the newest cannot pass without.
     """
 
@@ -215,7 +215,11 @@ class TraceStore(HttpService, TraceServiceServicer):
         with self._lock:
             traces = [(trace_id, list(spans.values())) for trace_id, spans in self._traces.items()]
         for trace_id, spans in traces:
-            matching = [span for resource, _, span in spans if _matches(wanted, resource, span)]
+            matching = [
+                span
+                for resource, _, span in spans
+                if all(any(_matches(each, resource, span) for each in either) for either in wanted)
+            ]
             if not matching or not start <= min(span.start_time_unix_nano for span in matching) <= end:
                 continue
             root = next(((res, span) for res, _, span in spans if not span.parent_span_id), (spans[0][0], spans[0][2]))
@@ -243,47 +247,52 @@ def _hints(text: str) -> tuple[str, bool]:
 _COMPARISON = re.compile(r"\s*([\w.:]+)\s*(!?=|>)\s*(?:\"([^\"]*)\"|([\w.]+))\s*")
 
 
-def _span_set(text: str) -> list[tuple[str, str, str]]:
+Comparison = tuple[str, str, str]
+
+
+def _span_set(text: str) -> list[list[Comparison]]:
+    """Return what all has to hold, each as what any of may hold."""
     inner = re.fullmatch(r"\s*\{(.*)\}\s*", text)
     if not inner:
         raise Refused(400, f"not a span set that this stand-in knows: {text}")
-    wanted = []
-    for part in filter(str.strip, inner[1].split("&&")):
-        found = _COMPARISON.fullmatch(part)
-        if not found:
-            raise Refused(400, f"not a comparison that this stand-in knows: {part}")
-        wanted.append((found[1], found[2], found[3] if found[3] is not None else found[4]))
-    return wanted
+    return [
+        [_comparison(each) for each in re.sub(r"^\s*\((.*)\)\s*$", r"\1", part).split("||")]
+        for part in filter(str.strip, inner[1].split("&&"))
+    ]
 
 
-def _matches(wanted: list[tuple[str, str, str]], resource, span) -> bool:
+def _comparison(text: str) -> Comparison:
+    found = _COMPARISON.fullmatch(text)
+    if not found:
+        raise Refused(400, f"not a comparison that this stand-in knows: {text}")
+    return found[1], found[2], found[3] if found[3] is not None else found[4]
+
+
+def _matches(wanted: Comparison, resource: Resource, span: Span) -> bool:
+    field, operator, value = wanted
     of_resource, of_span = attributes(resource.attributes), attributes(span.attributes)
-    for field, operator, value in wanted:
-        if field == "duration" and operator == ">" and (limit := re.fullmatch(r"([\d.]+)(m?s)", value)):
-            if span.end_time_unix_nano - span.start_time_unix_nano <= float(limit[1]) * (
-                10**6 if limit[2] == "ms" else 10**9
-            ):
-                return False
-            continue
-        if operator == ">":
-            raise Refused(400, f"not a comparison that this stand-in knows: {field} > {value}")
-        if field == "name":
-            actual = span.name
-        elif field == "status":
-            actual = Status.StatusCode.Name(span.status.code).removeprefix("STATUS_CODE_").lower()
-        elif field == "trace:id":
-            actual = span.trace_id.hex()
-        elif field.startswith("resource."):
-            actual = of_resource.get(field.removeprefix("resource."))
-        elif field.startswith("span."):
-            actual = of_span.get(field.removeprefix("span."))
-        elif field.startswith("."):
-            actual = of_span.get(field[1:], of_resource.get(field[1:]))
-        else:
-            raise Refused(400, f"unknown field {field}")
-        if (actual == value) != (operator == "="):
-            return False
-    return True
+    if field == "duration" and operator == ">" and (limit := re.fullmatch(r"([\d.]+)(m?s)", value)):
+        unit = 10**6 if limit[2] == "ms" else 10**9
+        return span.end_time_unix_nano - span.start_time_unix_nano > float(limit[1]) * unit
+    if operator == ">":
+        raise Refused(400, f"not a comparison that this stand-in knows: {field} > {value}")
+    if field == "name":
+        actual = span.name
+    elif field == "kind":
+        actual = Span.SpanKind.Name(span.kind).removeprefix("SPAN_KIND_").lower()
+    elif field == "status":
+        actual = Status.StatusCode.Name(span.status.code).removeprefix("STATUS_CODE_").lower()
+    elif field == "trace:id":
+        actual = span.trace_id.hex()
+    elif field.startswith("resource."):
+        actual = of_resource.get(field.removeprefix("resource."))
+    elif field.startswith("span."):
+        actual = of_span.get(field.removeprefix("span."))
+    elif field.startswith("."):
+        actual = of_span.get(field[1:], of_resource.get(field[1:]))
+    else:
+        raise Refused(400, f"unknown field {field}")
+    return (actual == value) == (operator == "=")
 
 
 # Loki makes stream labels of these resource attributes and keeps everything else as structured metadata.
