@@ -30,8 +30,6 @@ export OTEL_SEMCONV_STABILITY_OPT_IN="${OTEL_SEMCONV_STABILITY_OPT_IN:-http}"
 export OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION="${OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION:-base2_exponential_bucket_histogram}"
 export OTEL_METRIC_EXPORT_INTERVAL="${OTEL_METRIC_EXPORT_INTERVAL:-5000}"
 export OTEL_PYTHON_EXCLUDED_URLS="${OTEL_PYTHON_EXCLUDED_URLS:-healthz,readyz}"
-export OTEL_PYTHON_LOG_CORRELATION="${OTEL_PYTHON_LOG_CORRELATION:-true}"
-export OTEL_PYTHON_LOG_FORMAT="${OTEL_PYTHON_LOG_FORMAT:-%(asctime)s trace_id=%(otelTraceID)s %(message)s}"
 
 echo "checkout simulator: http://127.0.0.1:$PORT/checkout  (export: ${OTEL_EXPORTER_OTLP_ENDPOINT:-none}; stop with Ctrl-C)"
 exec opentelemetry-instrument gunicorn

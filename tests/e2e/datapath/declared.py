@@ -262,13 +262,14 @@ class Declared:
             result.append("--enable-auto-gomemlimit")
         return [*result, *map(str, own.get("extraArgs", []))]
 
+    def dashboards(self) -> dict[str, dict]:
+        """Return every baked dashboard by its uid."""
+        paths = sorted((self.platform / "platform-apps").glob("*/dashboards/*.json"))
+        return {content["uid"]: content for content in (json.loads(path.read_text()) for path in paths)}
+
     def dashboard(self, uid: str) -> dict:
         """Return a baked dashboard."""
-        for path in sorted((self.platform / "platform-apps").glob("*/dashboards/*.json")):
-            content = json.loads(path.read_text())
-            if content["uid"] == uid:
-                return content
-        raise AssertionError(f"no baked dashboard has the uid {uid}")
+        return self.dashboards()[uid]
 
     def targets(self, uid: str) -> Iterator[tuple[str, dict]]:
         """Yield (panel title, target) of every query of a dashboard."""
@@ -289,9 +290,9 @@ def fill(expression: str, window: str, **variables: str) -> str:
     Raises:
         AssertionError: a variable is left over.
     """
-    for name in ("$__rate_interval", "$__interval", "$__range"):
+    for name in ("$__rate_interval", "$__interval", "$__range", "$__auto"):
         expression = expression.replace(name, window)
     for name, value in variables.items():
         expression = expression.replace(f"${name}", value)
-    assert "$" not in expression, f"not every variable is filled in: {expression}"
+    assert not re.search(r"\$(?!\d)", expression), f"not every variable is filled in: {expression}"
     return expression

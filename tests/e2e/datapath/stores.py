@@ -11,7 +11,7 @@ import gzip
 import json
 import re
 import threading
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -39,7 +39,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import (
     add_TraceServiceServicer_to_server,
 )
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
-from opentelemetry.proto.trace.v1.trace_pb2 import Status
+from opentelemetry.proto.resource.v1.resource_pb2 import Resource
+from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from tests.e2e.processes import LOOPBACK, free_port
 
@@ -156,9 +157,11 @@ class TraceStore(HttpService, TraceServiceServicer):
     It refuses as Tempo does: above the rate a batch gets RESOURCE_EXHAUSTED; above the number of live traces the spans of
     further ones are dropped, and the sender hears of no error.
 
-    ``/api/search`` takes ``q`` as one TraceQL span set of comparisons joined by ``&&``: ``resource.x``, ``span.x``, ``.x``
-    or the intrinsics ``name``, ``status`` and ``trace:id``, with ``=`` or ``!=`` and a quoted string or a bare word, and
-    ``duration > 1s`` or ``ms``.
+    ``/api/search`` takes ``q`` as one TraceQL span set of comparisons joined by ``&&``, or in brackets by ``||``:
+    ``resource.x``, ``span.x``, ``.x`` or the intrinsics ``name``, ``kind``, ``status`` and ``trace:id``, with ``=`` or
+    ``!=`` and a quoted string or a bare word, and ``duration > 1s`` or ``ms``. Tempo returns any ``limit`` matches, not
+    the newest, unless the query ends with ``with (most_recent=true)``; this one returns the oldest, so that a search
+    which needs the newest cannot pass without.
     """
 
     def __init__(self) -> None:
@@ -166,7 +169,7 @@ class TraceStore(HttpService, TraceServiceServicer):
         self.grpc_port = free_port()
         self._grpc: grpc.Server | None = None
         self._lock = threading.Lock()
-        self._traces: dict[str, dict[str, tuple[object, object, object]]] = defaultdict(dict)
+        self._traces: dict[str, dict[str, tuple[Resource, object, Span]]] = defaultdict(dict)
         self.limits = TraceLimits()
         self.refused = 0
         self._live: dict[str, float] = {}
@@ -256,6 +259,11 @@ class TraceStore(HttpService, TraceServiceServicer):
             return self._trace(found[1].zfill(32))
         raise Refused(404, f"{path} not found")
 
+    def content(self) -> list[list[tuple[Resource, Span]]]:
+        """Return the spans of each trace, with the resource that each belongs to."""
+        with self._lock:
+            return [[(resource, span) for resource, _, span in spans.values()] for spans in self._traces.values()]
+
     def _trace(self, trace_id: str) -> dict:
         with self._lock:
             spans = list(self._traces.get(trace_id, {}).values())
@@ -272,13 +280,18 @@ class TraceStore(HttpService, TraceServiceServicer):
         }
 
     def _search(self, query: dict[str, str]) -> list[dict]:
-        wanted = _span_set(query.get("q", "{}"))
+        text, most_recent = _hints(query.get("q", "{}"))
+        wanted = _span_set(text)
         start, end = (int(query.get(key, default)) * 10**9 for key, default in (("start", 0), ("end", 1 << 33)))
         found = []
         with self._lock:
             traces = [(trace_id, list(spans.values())) for trace_id, spans in self._traces.items()]
         for trace_id, spans in traces:
-            matching = [span for resource, _, span in spans if _matches(wanted, resource, span)]
+            matching = [
+                span
+                for resource, _, span in spans
+                if all(any(_matches(each, resource, span) for each in either) for either in wanted)
+            ]
             if not matching or not start <= min(span.start_time_unix_nano for span in matching) <= end:
                 continue
             root = next(((res, span) for res, _, span in spans if not span.parent_span_id), (spans[0][0], spans[0][2]))
@@ -291,54 +304,67 @@ class TraceStore(HttpService, TraceServiceServicer):
                     "durationMs": (root[1].end_time_unix_nano - root[1].start_time_unix_nano) // 10**6,
                 }
             )
-        found.sort(key=lambda trace: trace["startTimeUnixNano"], reverse=True)
+        found.sort(key=lambda trace: int(trace["startTimeUnixNano"]), reverse=most_recent)
         return found[: int(query.get("limit", 20))]
+
+
+def _hints(text: str) -> tuple[str, bool]:
+    """Return a query without its hints, and whether they ask for the newest traces."""
+    query, found, hints = text.partition(" with ")
+    if found and hints.strip() != "(most_recent=true)":
+        raise Refused(400, f"not a hint that this stand-in knows: {hints}")
+    return query, bool(found)
 
 
 _COMPARISON = re.compile(r"\s*([\w.:]+)\s*(!?=|>)\s*(?:\"([^\"]*)\"|([\w.]+))\s*")
 
 
-def _span_set(text: str) -> list[tuple[str, str, str]]:
+Comparison = tuple[str, str, str]
+
+
+def _span_set(text: str) -> list[list[Comparison]]:
+    """Return what all has to hold, each as what any of may hold."""
     inner = re.fullmatch(r"\s*\{(.*)\}\s*", text)
     if not inner:
         raise Refused(400, f"not a span set that this stand-in knows: {text}")
-    wanted = []
-    for part in filter(str.strip, inner[1].split("&&")):
-        found = _COMPARISON.fullmatch(part)
-        if not found:
-            raise Refused(400, f"not a comparison that this stand-in knows: {part}")
-        wanted.append((found[1], found[2], found[3] if found[3] is not None else found[4]))
-    return wanted
+    return [
+        [_comparison(each) for each in re.sub(r"^\s*\((.*)\)\s*$", r"\1", part).split("||")]
+        for part in filter(str.strip, inner[1].split("&&"))
+    ]
 
 
-def _matches(wanted: list[tuple[str, str, str]], resource, span) -> bool:
+def _comparison(text: str) -> Comparison:
+    found = _COMPARISON.fullmatch(text)
+    if not found:
+        raise Refused(400, f"not a comparison that this stand-in knows: {text}")
+    return found[1], found[2], found[3] if found[3] is not None else found[4]
+
+
+def _matches(wanted: Comparison, resource: Resource, span: Span) -> bool:
+    field, operator, value = wanted
     of_resource, of_span = attributes(resource.attributes), attributes(span.attributes)
-    for field, operator, value in wanted:
-        if field == "duration" and operator == ">" and (limit := re.fullmatch(r"([\d.]+)(m?s)", value)):
-            if span.end_time_unix_nano - span.start_time_unix_nano <= float(limit[1]) * (
-                10**6 if limit[2] == "ms" else 10**9
-            ):
-                return False
-            continue
-        if operator == ">":
-            raise Refused(400, f"not a comparison that this stand-in knows: {field} > {value}")
-        if field == "name":
-            actual = span.name
-        elif field == "status":
-            actual = Status.StatusCode.Name(span.status.code).removeprefix("STATUS_CODE_").lower()
-        elif field == "trace:id":
-            actual = span.trace_id.hex()
-        elif field.startswith("resource."):
-            actual = of_resource.get(field.removeprefix("resource."))
-        elif field.startswith("span."):
-            actual = of_span.get(field.removeprefix("span."))
-        elif field.startswith("."):
-            actual = of_span.get(field[1:], of_resource.get(field[1:]))
-        else:
-            raise Refused(400, f"unknown field {field}")
-        if (actual == value) != (operator == "="):
-            return False
-    return True
+    if field == "duration" and operator == ">" and (limit := re.fullmatch(r"([\d.]+)(m?s)", value)):
+        unit = 10**6 if limit[2] == "ms" else 10**9
+        return span.end_time_unix_nano - span.start_time_unix_nano > float(limit[1]) * unit
+    if operator == ">":
+        raise Refused(400, f"not a comparison that this stand-in knows: {field} > {value}")
+    if field == "name":
+        actual = span.name
+    elif field == "kind":
+        actual = Span.SpanKind.Name(span.kind).removeprefix("SPAN_KIND_").lower()
+    elif field == "status":
+        actual = Status.StatusCode.Name(span.status.code).removeprefix("STATUS_CODE_").lower()
+    elif field == "trace:id":
+        actual = span.trace_id.hex()
+    elif field.startswith("resource."):
+        actual = of_resource.get(field.removeprefix("resource."))
+    elif field.startswith("span."):
+        actual = of_span.get(field.removeprefix("span."))
+    elif field.startswith("."):
+        actual = of_span.get(field[1:], of_resource.get(field[1:]))
+    else:
+        raise Refused(400, f"unknown field {field}")
+    return (actual == value) == (operator == "=")
 
 
 # Loki makes stream labels of these resource attributes and keeps everything else as structured metadata.
@@ -355,7 +381,7 @@ class LogStore(HttpService):
     """Loki's stand-in: ``POST /otlp/v1/logs`` in; ``GET /ready`` and ``/loki/api/v1/query_range`` out.
 
     Queries are a stream selector of ``=`` matchers, then any of ``| label = "value"``, ``| label =~ "regex"``,
-    ``|= "text"`` and ``|~ "regex"``.
+    ``|= "text"`` and ``|~ "regex"``; or ``sum by (label) (count_over_time(query [range]))``, counted once, up to the end.
     """
 
     def __init__(self) -> None:
@@ -393,7 +419,8 @@ class LogStore(HttpService):
             return "ready"
         if path != "/loki/api/v1/query_range":
             raise Refused(404, f"{path} not found")
-        selector, filters = _log_query(query.get("query", ""))
+        counted = _COUNT.fullmatch(query.get("query", ""))
+        selector, filters = _log_query(counted["query"] if counted else query.get("query", ""))
         start, end = int(query.get("start", 0)), int(query.get("end", 1 << 62))
         with self._lock:
             lines = list(self._lines)
@@ -409,12 +436,20 @@ class LogStore(HttpService):
             key=lambda entry: entry[0],
             reverse=query.get("direction", "backward") == "backward",
         )
+        if counted:
+            counts = Counter(labels.get(counted["label"], "") for _, _, labels in found)
+            series = [
+                {"metric": {counted["label"]: value}, "values": [[end / 1e9, str(count)]]}
+                for value, count in counts.items()
+            ]
+            return {"status": "success", "data": {"resultType": "matrix", "result": series}}
         for time, line, labels in found[: int(query.get("limit", 100))]:
             key = json.dumps(labels, sort_keys=True)
             streams.setdefault(key, {"stream": labels, "values": []})["values"].append([str(time), line])
         return {"status": "success", "data": {"resultType": "streams", "result": list(streams.values())}}
 
 
+_COUNT = re.compile(r"sum by \((?P<label>\w+)\) \(count_over_time\((?P<query>.*) \[\d+ms\]\)\)")
 _SELECTOR = re.compile(r"\s*\{([^}]*)\}")
 _MATCHER = re.compile(r"\s*(\w+)\s*=\s*\"([^\"]*)\"\s*")
 _STAGE = re.compile(r"\s*(?:\|\s*(?P<label>\w+)\s*(?P<how>=~?)|\|(?P<line>[=~]))\s*\"(?P<value>[^\"]*)\"\s*")

@@ -6,17 +6,20 @@ record: its log lines. Queries are those of the baked dashboards with Grafana's 
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
 from tests.e2e.datapath.declared import fill
 from tests.e2e.datapath.query import Exemplar
 from tests.e2e.datapath.stack import Request, Stack
+from tests.e2e.datapath.stores import TraceStore
 from tests.e2e.datapath.trace import Span, trace
 from tests.e2e.processes import HTTP, wait_until
 
@@ -162,6 +165,65 @@ def test_percentiles_are_within_the_stated_error(story: Story, phase: Phase, ref
 
 def test_slow_share_tells_the_modes_apart(story: Story, phase: Phase) -> None:
     assert story.number("Slower than 1 s", phase) == pytest.approx({"normal": 0, "peak": 1}[phase.mode], abs=1e-9)
+
+
+def marks(stack: Stack, start: float, end: float, step: float) -> list[tuple[float, float]]:
+    """Return the bands that Grafana draws for the peak mark of the RED dashboard: values that a step parts are one band."""
+    (mark,) = [each for each in stack.declared.dashboard(RED)["annotations"]["list"] if each["name"] == "Peak"]
+    assert mark["expr"] == mark["target"]["expr"]
+    query = fill(mark["expr"], f"{step:g}s", service="checkout", route=".*")
+    bands: list[tuple[float, float]] = []
+    for series in stack.frontend.range(query, start, end, step):
+        for at, value in series["values"]:
+            if float(value) <= 0:
+                continue
+            if bands and at - bands[-1][1] <= step:
+                bands[-1] = (bands[-1][0], at)
+            else:
+                bands.append((at, at))
+    return bands
+
+
+# Grafana asks for as many points as the window has pixels: at 1,600 of them 15 minutes, 6 hours and 2 days are the first three.
+@pytest.mark.parametrize("step", [5, 15, 120, 10, 60])
+def test_a_peak_has_one_mark_at_any_step(story: Story, step: float) -> None:
+    peak = story.phases["peak"]
+    window = 20  # seconds that the mark looks back over
+    # Before it: normal mode, and nothing of the peaks in which the stack warmed up.
+    start = max(story.phases["normal"].start + window, peak.start - step)
+    (band,) = marks(story.stack, start, peak.end + step + window, step)
+    begin = min(request_start(story, request) for request in peak.requests if request.mode == "peak")
+    assert band[0] >= begin
+    assert band[0] <= peak.end + step
+    assert band[1] <= peak.end + window + step
+
+
+def request_start(story: Story, request: Request) -> float:
+    """Return when a request began, in Unix seconds."""
+    return trace(story.stack, request.trace_id)[request.span_id].start / 1e9
+
+
+def test_the_search_for_failed_or_slow_traces_finds_the_spike(story: Story) -> None:
+    """By the query of the dashboard's link: of what failed or was slow the newest, which is the peak; not any 20."""
+    (link,) = [
+        each for each in story.stack.declared.dashboard(RED)["links"] if each["title"] == "Failed or slow traces"
+    ]
+    panes = json.loads(parse_qs(urlsplit(link["url"]).query)["panes"][0])
+    (query,) = panes["traces"]["queries"]
+    asked = query["query"].replace("${service:raw}", "checkout")
+
+    def found(q: str) -> set[str]:
+        answer = HTTP.get(f"{story.stack.url('tempo')}/api/search", params={"q": q, "limit": query["limit"]})
+        assert answer.status_code == 200, answer.text
+        return {each["traceID"].zfill(32) for each in answer.json()["traces"]}
+
+    bad = [request for request in story.stack.requests() if not request.ok or request.duration_ms > 1000]
+    newest = sorted(bad, key=lambda request: request_start(story, request))[-query["limit"] :]
+    spike = {request.trace_id for request in story.phases["peak"].requests}
+    assert found(asked) == {request.trace_id for request in newest}
+    assert found(asked) <= spike
+    if isinstance(story.stack.traces, TraceStore):  # Tempo itself may be lucky
+        assert not found(asked.removesuffix(" with (most_recent=true)")) <= spike
 
 
 def exemplars(story: Story, phase: Phase) -> Iterator[tuple[str, Exemplar]]:

@@ -1,6 +1,6 @@
 """Settings, each an environment variable: the field's name in capitals after `CHECKOUT_`.
 
-What really happened to a request is on its log line, which `OTEL_PYTHON_LOG_CORRELATION=true` gives the trace id:
+What really happened to a request is on its log line, beside its trace id (telemetry.ConsoleFormatter):
 mode, outcome and duration in milliseconds. A test that needs the truth reads those lines; there is no other record.
 """
 

@@ -22,10 +22,28 @@ class SpanEventHandler(logging.Handler):
             span.add_event("log", {"log.severity": record.levelname, "log.message": record.getMessage()})
 
 
+class ConsoleFormatter(logging.Formatter):
+    """Puts the ids of the request before the message.
+
+    `OTEL_PYTHON_LOG_CORRELATION` would make them attributes of the record, and the SDK would export those beside its own.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(message)s")
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        context = trace.get_current_span().get_span_context()
+        if not context.is_valid:
+            return super().formatMessage(record)
+        ids = f"trace_id={trace.format_trace_id(context.trace_id)} span_id={trace.format_span_id(context.span_id)}"
+        return f"{record.asctime} {record.levelname} {ids} {record.message}"
+
+
 def configure_logging() -> None:
-    """Console (unless auto-instrumentation has set one up) and span events, for every logger; safe to call twice."""
-    root = logging.getLogger()
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
+    """Console and span events, for every logger; safe to call twice."""
+    root, console = logging.getLogger(), logging.StreamHandler()
+    console.setFormatter(ConsoleFormatter())
+    logging.basicConfig(handlers=[console])
     if not any(isinstance(handler, SpanEventHandler) for handler in root.handlers):
         root.addHandler(SpanEventHandler())
     logging.getLogger(__package__).setLevel(logging.INFO)

@@ -208,7 +208,11 @@ def test_it_exports_all_three_signals_of_a_request(
 
     printed = [text for text in output.splitlines() if "trace_id=" in text]
     assert len(printed) == 2  # one line a request
-    assert printed[0].endswith(f"trace_id={checkout['trace_id']} {line}")
+    ids = f"trace_id={checkout['trace_id']} span_id={records[checkout['trace_id']].span_id.hex()}"
+    assert printed[0].endswith(f"{ids} {line}")
+    # The ids are fields of the record, and no attributes beside them.
+    exported = {name for record in records.values() for name in _attributes(record)}
+    assert not [name for name in exported if name.startswith("otel")], exported
 
 
 def test_without_an_endpoint_it_is_quiet_and_still_has_trace_ids(start: Callable[..., Service]) -> None:

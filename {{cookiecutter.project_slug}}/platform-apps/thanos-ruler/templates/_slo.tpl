@@ -13,7 +13,7 @@
 {{/* Grafana's search for the traces behind an alert. In: grafana, service, route, slo, threshold. */}}
 {{- define "slo.traces" -}}
 {{- $bad := ternary (printf "duration > %vs" .threshold) "status = error" (eq .slo "latency") -}}
-{{- $traceql := printf "{ resource.service.name = %q && span.http.route = %q && %s }" .service .route $bad -}}
+{{- $traceql := printf "{ resource.service.name = %q && span.http.route = %q && %s } with (most_recent=true)" .service .route $bad -}}
 {{- $query := dict "refId" "A" "queryType" "traceql" "query" $traceql "datasource" (dict "type" "tempo" "uid" "tempo") -}}
 {{- $pane := dict "datasource" "tempo" "queries" (list $query) "range" (dict "from" "now-1h" "to" "now") -}}
 {{ .grafana }}/explore?schemaVersion=1&orgId=1&panes={{ dict "slo" $pane | toRawJson | urlquery }}
@@ -34,6 +34,10 @@ groups:
 {{- $context := dict "slo" $name "matchers" $matchers "threshold" .threshold "grafana" $slo.links.grafana "service" $objective.service "route" $objective.route }}
   - name: {{ printf "slo-%s-%s%s" $name $objective.service $objective.route | quote }}
     rules:
+      # What the dashboard measures burn rates and the error budget against.
+      - record: slo:objective:ratio
+        expr: vector({{ divf .objective 100 }})
+        labels: {slo: {{ $name }}, service_name: {{ $objective.service | quote }}, http_route: {{ $objective.route | quote }}}
       {{- range $window := uniq $windows }}
       - record: slo:bad_requests:ratio_rate{{ $window }}
         expr: |-

@@ -1,0 +1,148 @@
+"""What every panel of every dashboard states, read from the JSON alone: unit, description, minimum, place, links."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.parse import unquote
+
+import pytest
+import yaml
+
+from tests import checks, platforms
+
+Platform = Callable[[str], Path]
+# Units of what cannot be below zero.
+COUNTS = {"short", "none", "reqps", "cps", "ops", "bytes", "s", "percentunit"}
+# What shows values that have a unit; lines of text and rows have none, and Tempo sets the service graph's.
+WITH_UNIT = {"timeseries", "stat", "heatmap", "table", "state-timeline"}
+WITHOUT_UNIT = {"logs", "nodeGraph"}
+# May fall below zero: a budget that is overspent.
+BELOW_ZERO = {"Error budget left"}
+COLUMNS = 24
+
+
+def dashboards(folder: Path) -> dict[str, dict]:
+    return {
+        path.name: json.loads(path.read_text()) for path in sorted(folder.glob("platform-apps/*/dashboards/*.json"))
+    }
+
+
+def panels(dashboard: dict) -> Iterator[dict]:
+    for panel in dashboard["panels"]:
+        for each in (panel, *panel.get("panels", [])):
+            if each["type"] != "row":
+                yield each
+
+
+@pytest.fixture(scope="module")
+def every_dashboard(platform: Platform) -> dict[str, dict]:
+    """Of all platforms; they are copied byte for byte, so each name has one content."""
+    found: dict[str, dict] = {}
+    for name in platforms.VALID:
+        found |= dashboards(platform(name))
+    assert found.keys() == {
+        "checkout-red.json",
+        "checkout-logs.json",
+        "telemetry-pipeline.json",
+        "thanos-long-term.json",
+    }
+    return found
+
+
+def problems(name: str, dashboard: dict) -> Iterator[str]:
+    for panel in panels(dashboard):
+        where, defaults = f"{name}: {panel['title']}", panel["fieldConfig"]["defaults"]
+        if len(panel.get("description", "")) < len("Requests a second."):
+            yield f"{where} has no description"
+        if panel["type"] not in WITH_UNIT | WITHOUT_UNIT:
+            yield f"{where}: {panel['type']} is in neither WITH_UNIT nor WITHOUT_UNIT"
+        if panel["type"] in WITH_UNIT and "unit" not in defaults:
+            yield f"{where} has no unit"
+        if defaults.get("unit") in COUNTS and (panel["title"] in BELOW_ZERO) == ("min" in defaults):
+            yield f"{where}: a minimum is {'given' if 'min' in defaults else 'missing'}"
+        if panel["type"] == "stat" and panel["options"]["graphMode"] != "none":
+            yield f"{where}: the number would stand on its sparkline"
+        if panel["type"] == "timeseries" and panel["options"]["legend"]["displayMode"] == "table":
+            yield f"{where}: a table of a legend is cut at its third row"
+
+
+def test_every_panel_says_what_it_shows(every_dashboard: dict[str, dict]) -> None:
+    assert [problem for name, each in every_dashboard.items() for problem in problems(name, each)] == []
+
+
+@pytest.mark.parametrize(
+    ("panel", "path"),
+    [("Items in", ("unit",)), ("Head series", ("min",)), ("CPU", ("description",))],
+)
+def test_what_a_panel_does_not_say_is_noticed(every_dashboard: dict[str, dict], panel: str, path: tuple[str]) -> None:
+    dashboard = json.loads(json.dumps(every_dashboard["telemetry-pipeline.json"]))
+    (found,) = [each for each in panels(dashboard) if each["title"] == panel]
+    del (found if path == ("description",) else found["fieldConfig"]["defaults"])[path[0]]
+    assert [problem.split(": ")[1].split(" has")[0] for problem in problems("x", dashboard)] == [panel]
+
+
+def test_panels_do_not_overlap(every_dashboard: dict[str, dict]) -> None:
+    for name, dashboard in every_dashboard.items():
+        ids = [panel["id"] for panel in dashboard["panels"]]
+        assert len(set(ids)) == len(ids), f"{name}: {ids}"
+        taken: dict[tuple[int, int], str] = {}
+        for panel in dashboard["panels"]:
+            at = panel["gridPos"]
+            assert at["x"] + at["w"] <= COLUMNS, f"{name}: {panel['title']}"
+            for x in range(at["x"], at["x"] + at["w"]):
+                for y in range(at["y"], at["y"] + at["h"]):
+                    assert (x, y) not in taken, f"{name}: {panel['title']} lies on {taken[x, y]}"
+                    taken[x, y] = panel["title"]
+
+
+def test_the_home_page_is_the_red_dashboard(platform: Platform) -> None:
+    folder = platform("default") / "platform-apps/grafana"
+    values = yaml.safe_load((folder / "values.yaml").read_text())
+    home = values["grafana"]["grafana.ini"]["dashboards"]["default_home_dashboard_path"]
+    red = next(
+        path for path in folder.glob("dashboards/*.json") if json.loads(path.read_text())["uid"] == "checkout-red"
+    )
+    # The chart's sidecar writes below /tmp/dashboards, by the folder that each ConfigMap names.
+    assert home == f"/tmp/dashboards/{values['dashboardFolder']}/{red.name}"
+    for each in (platform("default") / "platform-apps").glob("*/values.yaml"):
+        assert (yaml.safe_load(each.read_text()) or {}).get("dashboardFolder", "Platform") == values["dashboardFolder"]
+
+
+def test_every_search_for_traces_asks_for_the_newest(platform: Platform) -> None:
+    """Without the hint Tempo answers with any matches: minutes old ones, none of the spike."""
+    folder, asked = platform("default"), 0
+    for path in (*folder.glob("platform-apps/*/dashboards/*.json"), *folder.glob("platform-apps/*/templates/*.tpl")):
+        for query in re.findall(r"\{ resource\.service\.name = .*", unquote(path.read_text())):
+            asked += 1
+            assert re.search(r"\} with \(most_recent=true\)", query), f"{path.name}: {query[:160]}"
+    assert asked >= 3
+
+
+def test_rates_follow_the_width_of_the_panel(platform: Platform) -> None:
+    """A fixed window is too wide for a peak of 30 s, or too narrow for two samples at a long range."""
+    folder, fixed = platform("default"), r"rate\([^()]*\[(\d+\w)\]"
+    for path in folder.glob("platform-apps/*/dashboards/*.json"):
+        for panel in panels(json.loads(path.read_text())):
+            for target in panel.get("targets", []):
+                assert not re.search(fixed, target.get("expr", "")), f"{path.name}: {panel['title']}"
+    values = yaml.safe_load((folder / "platform-apps/grafana/values.yaml").read_text())
+    queries = [each["query"] for each in checks.walk(values) if "rate(" in str(each.get("query", ""))]
+    assert len(queries) == 3
+    assert [query for query in queries if "[$$__rate_interval]" not in query or re.search(fixed, query)] == []
+
+
+def test_exports_are_as_frequent_as_grafana_believes(platform: Platform) -> None:
+    """`$__rate_interval` is four of the data source's intervals: shorter than an export, and a rate has no two samples."""
+    folder = platform("default") / "platform-apps"
+    (interval,) = [
+        each["timeInterval"]
+        for each in checks.walk(yaml.safe_load((folder / "grafana/values.yaml").read_text()))
+        if "timeInterval" in each
+    ]
+    for environment in ("", "-production"):
+        path = folder / f"otel-instrumentation/values{environment}.yaml"
+        values = (yaml.safe_load(path.read_text()) or {}) if path.is_file() else {}
+        assert values.get("metricExportIntervalMs", 5000) == 1000 * int(interval.removesuffix("s"))
