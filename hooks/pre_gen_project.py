@@ -296,7 +296,7 @@ def bucket(valid: Callable[[str], bool], why: str) -> Callable[[Answers], Proble
 
 def is_s3_location(value: str) -> bool:
     own = re.fullmatch(rf"{HOST}{PORT}", value) and ("." in value or ":" in value)
-    return bool(own and len(value) <= 253 or re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?", value))
+    return bool((own and len(value) <= 253) or re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?", value))
 
 
 def s3_location(answers: Answers) -> Problem | None:
