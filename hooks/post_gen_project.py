@@ -14,7 +14,6 @@ Answers = Mapping[str, object]
 KEPT_IF: dict[str, Callable[[Answers], bool]] = {
     "platform-apps/external-secrets": lambda a: a["secrets_backend"] == "external-secrets",
     "platform-apps/fluent-bit": lambda a: a["include_fluent_bit"] is True,
-    "platform-apps/grafana/dashboards/checkout-logs.json": lambda a: a["log_backend"] == "loki",
     "platform-apps/loki": lambda a: a["log_backend"] == "loki",
     "platform-apps/sealed-secrets": lambda a: a["secrets_backend"] == "sealed-secrets",
     "platform-apps/thanos-store": lambda a: a["object_storage"] != "none",

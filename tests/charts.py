@@ -40,10 +40,39 @@ def release(chart: Path) -> dict[str, str]:
     return {"name": chart.name, "namespace": settings.get("namespace", "default")}
 
 
+def merge(base: dict, over: dict) -> dict:
+    """`over` laid on `base`, as Helm lays one value file on another."""
+    both = {
+        key: merge(base[key], over[key])
+        for key in base.keys() & over.keys()
+        if isinstance(base[key], dict) and isinstance(over[key], dict)
+    }
+    return {**base, **over, **both}
+
+
+def fact_files(platform: Path, environment: str) -> list[Path]:
+    """What the folders of a platform say of themselves, in the order in which Argo CD hands it to Helm."""
+    names = ("platform.yaml", f"platform-{environment}.yaml")
+    homes = ("platform-apps", "k8s/helm-charts")
+    return [file for name in names for home in homes for file in sorted(platform.glob(f"{home}/*/{name}"))]
+
+
+def value_files(chart: Path, environment: str) -> list[Path]:
+    """The value files that Argo CD gives the chart in this folder, the strongest last."""
+    facts = fact_files(chart.parent.parent, environment) if chart.parent.name == "platform-apps" else []
+    own = (chart / "values.yaml", chart / f"values-{environment}.yaml")
+    return [*facts, *(file for file in own if file.exists())]
+
+
 def merged_values(chart: Path, environment: str) -> dict:
-    """values-<environment>.yaml, which Helm lays over values.yaml; what Argo CD's ignoreMissingValueFiles does."""
-    overlay = chart / f"values-{environment}.yaml"
-    return (yaml.safe_load(overlay.read_text()) or {}) if overlay.exists() else {}
+    """All values of a chart in an environment."""
+    return functools.reduce(merge, (yaml.safe_load(file.read_text()) or {} for file in value_files(chart, environment)), {})
+
+
+def facts(platform: Path, environment: str) -> dict[str, dict]:
+    """`global.platform` of every chart, by kind."""
+    files = (yaml.safe_load(file.read_text()) or {} for file in fact_files(platform, environment))
+    return functools.reduce(merge, files, {}).get("global", {}).get("platform", {})
 
 
 def _digest(folder: Path) -> str:
@@ -62,12 +91,13 @@ def render(chart: Path, environment: str, dependencies: Path | None = None) -> l
     `dependencies` is a folder of packaged upstream charts; without it the chart's own templates are rendered alone.
     Equal folders are rendered once: most charts are the same in most platforms.
     """
-    key = (_digest(chart), environment, dependencies, *release(chart).values())
+    values = merged_values(chart, environment)
+    key = (_digest(chart), json.dumps(values, sort_keys=True, default=str), dependencies, *release(chart).values())
     if key not in _rendered:
         with tempfile.TemporaryDirectory() as scratch:
             copy = prepared(chart, Path(scratch), dependencies)
             with helm.Chart.load(copy) as loaded:
-                _rendered[key] = loaded.render(merged_values(chart, environment), **release(chart))
+                _rendered[key] = loaded.render(values, **release(chart))
     return list(objects(_rendered[key]))
 
 

@@ -35,6 +35,8 @@ OWN_BRACES = re.compile(
     r"(^|/)templates/|^\.github/|/dashboards/|^platform-apps/[^/]+/tests/|\.tpl$|\.py$|^scripts/|\.tf$|\.tftest\.hcl$"
 )
 TEMPLATE = re.compile(r"(^|/)templates/")
+# A value that an upstream chart hands to tpl, so that it can follow other values.
+HELM_INCLUDE = re.compile(r"'{{ include \"[\w.]+\" \. }}'")
 
 
 def tool(name: str) -> str:
@@ -69,6 +71,7 @@ def no_leftovers(platform: Path, answers: dict) -> Problems:
             r'\{\{ include "[\w-]+" \. \}\}', "", content
         )  # Helm's: an upstream chart renders such a value
         if not OWN_BRACES.search(name):
+            content = HELM_INCLUDE.sub("", content)
             for found in re.findall(r".*(?:{{|{%|{#).*", content):
                 yield f"{name}: {found.strip()}"
 

@@ -45,26 +45,6 @@ SERVICES = {
     "otel-collector": ("observability", {4317, 4318}),
     "argocd-server": ("argocd", {80, 443}),
 }
-NAMESPACES = {
-    "cert-manager": "cert-manager",
-    "otel-operator": "opentelemetry-operator-system",
-    "fluent-bit": "fluent-bit",
-    "external-secrets": "external-secrets",
-    "sealed-secrets": "sealed-secrets",
-    **dict.fromkeys(
-        (
-            "otel-collector",
-            "thanos-receive",
-            "thanos-query",
-            "thanos-store",
-            "thanos-ruler",
-            "grafana",
-            "tempo",
-            "loki",
-        ),
-        "observability",
-    ),
-}
 METRIC = "http_server_request_duration_seconds"
 METRIC_LABELS = {
     "service_name", "k8s_namespace_name", "job", "instance", "http_request_method", "http_route",
@@ -84,6 +64,11 @@ class Platform:
     @functools.cached_property
     def texts(self) -> dict[str, str]:
         return {name: text for name, path in names(self.folder) if (text := read(path)) is not None}
+
+    @functools.cached_property
+    def facts(self) -> dict[str, dict]:
+        """What the folders say of themselves, as production sees it."""
+        return charts.facts(self.folder, "production")
 
     def matching(self, *globs: str) -> Iterator[tuple[str, str]]:
         for name, text in self.texts.items():
@@ -223,25 +208,34 @@ def allowed_cluster_names(platform: Platform) -> set:
 
 def source_references(platform: Platform) -> Found:
     """Every uid by which a data source is referred to, in values and dashboards and in the links that these carry."""
-    yield from data("platform-apps/grafana/values*.yaml", "datasourceUid")(platform)
+    for uid, source in platform.facts["dataSources"].items():
+        if "type" in source:  # links of one that is not there are not rendered
+            yield from ((f"data source {uid}", value) for value in deep(source, "datasourceUid"))
     yield from data("platform-apps/*/dashboards/*.json", "datasource", "uid")(platform)
-    for name, content in platform.matching("platform-apps/*/dashboards/*.json", "platform-apps/*/values*.yaml"):
+    for name, content in platform.matching("platform-apps/*/dashboards/*.json", "platform-apps/*/*.yaml"):
         for match in re.findall(r'"datasource":\s*"(\w+)"', unquote(content)):
             yield name, match
 
 
 def source_uids(platform: Platform) -> set[str]:
-    return {"thanos", "tempo"} | ({"loki"} if platform.answers["log_backend"] == "loki" else set())
+    """The data sources that the folders describe; those without a type are links to one that is not there."""
+    return {uid for uid, source in platform.facts["dataSources"].items() if "type" in source}
+
+
+def provisioned_uids(platform: Platform) -> Found:
+    """The data sources of the file that Grafana reads."""
+    for each in platform.rendered("platform-apps/grafana", "ConfigMap"):
+        provisioning = yaml.safe_load(each["data"].get("datasources.yaml", "{}"))
+        for source in provisioning.get("datasources", ()):
+            yield each["metadata"]["name"], source["uid"]
 
 
 def dashboard_uids(platform: Platform) -> set[str]:
-    return {"checkout-red", "telemetry-pipeline"} | (
-        {"checkout-logs"} if platform.answers["log_backend"] == "loki" else set()
-    )
+    return {uid for _, uid in own_uids(platform)}
 
 
 def own_uids(platform: Platform) -> Found:
-    for name, content in platform.matching("platform-apps/grafana/dashboards/*.json"):
+    for name, content in platform.matching("platform-apps/*/dashboards/*.json"):
         yield name, json.loads(content)["uid"]
 
 
@@ -252,11 +246,18 @@ def metric_labels(platform: Platform) -> Found:
                 yield name, label
 
 
-def namespaces(platform: Platform) -> Found:
-    for name, content in platform.matching("platform-apps/*/application.yaml", "k8s/helm-charts/*/application.yaml"):
-        component = name.split("/")[-2]
-        namespace = NAMESPACES.get(component, platform.answers["team"])
-        yield name, (yaml.safe_load(content)["namespace"] == namespace) or f"{component} is not in {namespace}"
+def workload_namespaces(platform: Platform) -> Found:
+    """(folder, namespace) of every workload that a folder says it runs; one without labels is somebody else's."""
+    for name, content in platform.matching("*/platform.yaml", "*/platform-*.yaml"):
+        workloads = deep(yaml.safe_load(content), "workloads")
+        for workload in (each for found in workloads for each in found.values()):
+            if workload and "podLabels" in workload:
+                yield name, (name.split("/")[-2], workload["namespace"])
+
+
+def application_namespaces(platform: Platform) -> set:
+    files = platform.matching("platform-apps/*/application.yaml", "k8s/helm-charts/*/application.yaml")
+    return {(name.split("/")[-2], yaml.safe_load(content)["namespace"]) for name, content in files}
 
 
 def span_attributes(platform: Platform) -> set[str]:
@@ -288,7 +289,7 @@ CONTRACT = (
         "exemplar label",
         {"trace_id"},
         together(
-            data("platform-apps/grafana/values.yaml", "exemplarTraceIdDestinations", "name"),
+            data("platform-apps/*/platform.yaml", "exemplarTraceIdDestinations", "name"),
             data("platform-apps/tempo/values.yaml", "trace_id_label_name"),
         ),
     ),
@@ -296,15 +297,14 @@ CONTRACT = (
         "trace id of a log line",
         {"trace_id"},
         together(
-            data("platform-apps/grafana/values.yaml", "derivedFields", "matcherRegex"),
-            text(r"\| (\w+) = \"\$\$\{__trace\.traceId\}", "platform-apps/grafana/values.yaml"),
+            data("platform-apps/*/platform.yaml", "derivedFields", "matcherRegex"),
+            text(r"\| (\w+) = \"\$\$\{__trace\.traceId\}", "platform-apps/*/platform.yaml"),
         ),
         optional=True,  # without a log backend
     ),
     Fact("exemplars are kept by Receive", {True}, exemplar_limit),
-    Fact("data source uids", source_uids, data("platform-apps/grafana/values.yaml", "datasources", "uid"), all=True),
+    Fact("data source uids", source_uids, provisioned_uids, all=True),
     Fact("references to data sources", lambda p: source_uids(p) | BUILT_IN_SOURCES, source_references),
-    Fact("dashboard uids", dashboard_uids, own_uids, all=True),
     Fact("links to dashboards", dashboard_uids, text(r"/d/([a-z][\w-]*)", "*.md", "platform-apps/*", "scripts/*.sh")),
     # The RED metric
     Fact("the RED metric is a native histogram", {""}, text(rf"{METRIC}(_\w+|)", "platform-apps/*")),
@@ -338,7 +338,7 @@ CONTRACT = (
     Fact(
         "path of Loki",
         {"/otlp"},
-        text(r"http://loki[\w.]*:3100(/\w*)", "platform-apps/otel-collector/*"),
+        text(r"http://loki[\w.]*:3100(/\w*)", "platform-apps/*"),
         optional=True,
     ),
     Fact("gateway", {"otel"}, text(r"name: (otel)\b(?!-)", "platform-apps/otel-collector/templates/*")),
@@ -354,7 +354,7 @@ CONTRACT = (
             *(data(f"platform-apps/{c}/values.yaml", c, "fullnameOverride") for c in ("grafana", "tempo", "loki"))
         ),
     ),
-    Fact("namespaces of components", {True}, namespaces),
+    Fact("namespaces of workloads", application_namespaces, workload_namespaces),
     # The app
     Fact("the app's Service", {("flask-app", "http", 80, "http")}, manifest(APP, "Service", ports)),
     Fact(

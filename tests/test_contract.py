@@ -20,23 +20,24 @@ def test_contract(name: str, platform: Platform) -> None:
 
 
 # fact that must be violated: (file, what stands there, what is put there instead)
-GRAFANA, RECEIVE = "platform-apps/grafana/values.yaml", "platform-apps/thanos-receive/values.yaml"
+RECEIVE, RECEIVE_FACTS = "platform-apps/thanos-receive/values.yaml", "platform-apps/thanos-receive/platform.yaml"
+TEMPO, LOKI, QUERY = (f"platform-apps/{folder}/platform.yaml" for folder in ("tempo", "loki", "thanos-query"))
 RED = "platform-apps/grafana/dashboards/checkout-red.json"
 MUTATIONS = {
-    "exemplar label": (GRAFANA, "{name: trace_id, datasourceUid: tempo", "{name: traceID, datasourceUid: tempo"),
-    "trace id of a log line": (GRAFANA, '| trace_id = "', '| traceid = "'),
+    "exemplar label": (TEMPO, "{name: trace_id, datasourceUid: tempo", "{name: traceID, datasourceUid: tempo"),
+    "trace id of a log line": (LOKI, '| trace_id = "', '| traceid = "'),
     "exemplars are kept by Receive": (RECEIVE, "--tsdb.max-exemplars=100000", "--tsdb.max-exemplars=0"),
-    "data source uids": (GRAFANA, "uid: tempo", "uid: traces"),
+    "data source uids": ("platform-apps/grafana/templates/*", '"uid" $uid', '"uid" "one"'),
     "references to data sources": (RED, '"uid": "thanos"', '"uid": "prometheus"'),
-    "dashboard uids": (RED, '"uid": "checkout-red"', '"uid": "checkout"'),
+    "links to dashboards": (RED, '"uid": "checkout-red"', '"uid": "checkout"'),
     "the RED metric is a native histogram": (RED, contract.METRIC, f"{contract.METRIC}_bucket"),
     "labels of the RED metric": (RED, "service_name=", "service="),
     "resource attributes on series": (RECEIVE, "attributes=service.name", "attributes=service.version"),
-    "addresses of Services": (GRAFANA, ":10902", ":9090"),
-    "names of Services": ("platform-apps/otel-collector/values.yaml", "http://loki.", "http://loki-gateway."),
-    "paths of Receive": ("platform-apps/otel-collector/values.yaml", "/api/v1/otlp", "/otlp"),
+    "addresses of Services": (QUERY, ":10902", ":9090"),
+    "names of Services": (LOKI, "http://loki.", "http://loki-gateway."),
+    "paths of Receive": (RECEIVE_FACTS, "/api/v1/otlp", "/otlp"),
     "full names of the Thanos releases": (RECEIVE, "fullnameOverride: thanos", "fullnameOverride: receive"),
-    "namespaces of components": ("platform-apps/tempo/application.yaml", "observability", "tracing"),
+    "namespaces of workloads": ("platform-apps/tempo/application.yaml", "observability", "tracing"),
     "the app's Service": ("k8s/helm-charts/flask-app/templates/service.yaml", "http", "web"),
     "OTEL_SEMCONV_STABILITY_OPT_IN": ("platform-apps/otel-instrumentation/*", "OTEL_SEMCONV_STABILITY_OPT_IN", "X"),
     "versions of the injected and the local instrumentation": (

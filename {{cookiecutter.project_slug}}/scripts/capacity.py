@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-import yaml
 from rich.console import Console
 from rich.table import Table
+
+from scripts.facts import load, value_files
 
 ROOT = Path(__file__).resolve().parent.parent
 ENVIRONMENTS = ("local", "production")
@@ -68,20 +69,9 @@ def quantity(text: object) -> float:
     return float(match[1]) * _UNITS[match[2]]
 
 
-def merge(base: object, over: object) -> object:
-    """Return ``over`` laid on ``base`` as Helm lays value files: mappings are merged, all else is replaced."""
-    if isinstance(base, Mapping) and isinstance(over, Mapping):
-        return {key: merge(base.get(key), over.get(key, base.get(key))) for key in {**base, **over}}
-    return over
-
-
 def values(folder: Path, environment: str) -> dict:
     """Return a component's merged values in an environment."""
-    merged: object = {}
-    for name in ("values.yaml", f"values-{environment}.yaml"):
-        if (folder / name).is_file():
-            merged = merge(merged, yaml.safe_load((folder / name).read_text()) or {})
-    return dict(merged)
+    return load(value_files(folder, environment))
 
 
 @dataclass

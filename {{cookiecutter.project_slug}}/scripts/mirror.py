@@ -1,8 +1,8 @@
 """Copy every chart and image that this repository uses into one registry.
 
 The list is made from the repository itself: charts from every ``Chart.yaml`` and from Terraform's modules, images from
-the rendered charts of both environments. ``mirror.yaml`` says where each comes from. What the registry already holds is
-skipped, so a run that broke off goes on where it stopped.
+the rendered charts of both environments. Each component's ``platform.yaml`` says who publishes them. What the registry
+already holds is skipped, so a run that broke off goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -16,12 +16,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 import yaml
 from rich.console import Console
 from rich.progress import Progress
+
+from scripts.facts import facts, value_files
 
 ROOT = Path(__file__).resolve().parent.parent
 ENVIRONMENTS = ("local", "production")
@@ -109,14 +111,14 @@ def charts(root: Path, sources: Mapping[str, str]) -> list[Chart]:
     """Return every upstream chart that the repository pins.
 
     Raises:
-        MirrorError: ``mirror.yaml`` does not say where a chart comes from.
+        MirrorError: nothing says where a chart comes from.
     """
     pinned = terraform_charts(root)
     for file in chart_files(root):
         pinned |= dependencies(file)
     unknown = sorted(name for name, _ in pinned if name not in sources)
     if unknown:
-        raise MirrorError(f"mirror.yaml: charts has no entry for {', '.join(unknown)}: add who publishes it")
+        raise MirrorError(f"no platform.yaml has an entry in charts for {', '.join(unknown)}: add who publishes it")
     return sorted(Chart(name, version, sources[name]) for name, version in pinned)
 
 
@@ -169,7 +171,7 @@ def rendered(root: Path, packages: Path) -> Iterator[object]:
             (folder / "charts").mkdir()
             for name, version in dependencies(source):
                 shutil.copy2(packages / f"{name}-{version}.tgz", folder / "charts")
-            pairs.append((folder, folder))
+            pairs.append((folder, source.parent))
         for name, version in terraform_charts(root):
             if name == "argo-cd":  # argocd-apps makes no pods
                 pairs.append((packages / f"{name}-{version}.tgz", root / "terraform/modules/argocd-server"))
@@ -180,8 +182,7 @@ def rendered(root: Path, packages: Path) -> Iterator[object]:
 def template(pair: tuple[Path, Path], environment: str) -> str:
     """Return the manifests of a chart with the value files of an environment, of those that there are."""
     chart, values = pair
-    files = [file for file in (values / "values.yaml", values / f"values-{environment}.yaml") if file.is_file()]
-    options = [word for file in files for word in ("--values", str(file))]
+    options = [word for file in value_files(values, environment) for word in ("--values", str(file))]
     return run("helm", "template", "mirror", str(chart), "--skip-tests", "--kube-version", KUBERNETES, *options)
 
 
@@ -189,13 +190,13 @@ def upstream(image: str, registry: str, sources: Mapping[str, str]) -> tuple[str
     """Return where an image comes from and its path below the mirror ``registry`` (empty: there is none yet).
 
     Raises:
-        MirrorError: ``mirror.yaml`` does not say which registry publishes it.
+        MirrorError: nothing says which registry publishes it.
     """
     if registry and image.startswith(f"{registry}/"):
         path = image.removeprefix(f"{registry}/")
         first = path.split("/")[0]
         if first not in sources:
-            raise MirrorError(f"mirror.yaml: images has no entry for {first} ({path}): add who publishes it")
+            raise MirrorError(f"no platform.yaml has an entry in images for {first} ({path}): add who publishes it")
         return f"{sources[first]}/{path}", path
     host, _, path = image.partition("/")
     if path and ("." in host or ":" in host or host == "localhost"):
@@ -203,6 +204,15 @@ def upstream(image: str, registry: str, sources: Mapping[str, str]) -> tuple[str
     # Docker's short forms: `redis:8` is docker.io/library/redis:8.
     path = image if path else f"library/{image}"
     return f"docker.io/{path}", path
+
+
+def publishers(root: Path) -> dict[str, Any]:
+    """Return ``mirror.yaml`` with the ``charts`` and ``images`` that the components name, in any environment."""
+    found = yaml.safe_load((root / "mirror.yaml").read_text())
+    known = [facts(root, environment) for environment in ENVIRONMENTS]
+    for kind in ("charts", "images"):
+        found[kind] = {**(found.get(kind) or {}), **{k: v for each in known for k, v in each.get(kind, {}).items()}}
+    return found
 
 
 def planned(root: Path, sources: Mapping, registry: str, packages: Path, fetch: bool) -> list[Copy]:
@@ -260,7 +270,7 @@ def main(
     """Copy every chart and image of this repository into one registry; safe to repeat."""
     out = Console(highlight=False)
     try:
-        sources = yaml.safe_load((ROOT / "mirror.yaml").read_text())
+        sources = publishers(ROOT)
         registry = (to or sources["registry"]).rstrip("/")
         if "://" in registry:
             raise MirrorError(f"--to {registry}: leave out the scheme: {registry.split('://')[1]}")

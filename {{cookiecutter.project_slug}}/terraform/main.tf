@@ -13,6 +13,12 @@ locals {
     )
   }
 
+  # What a chart may require: every folder with a chart, whether it is an Application of its own or the second source of others.
+  folders = distinct([for file in local.chart_files : basename(dirname(file))])
+
+  # `group/Kind` of every cluster-scoped kind that a component brings.
+  cluster_kinds = sort(distinct(flatten([for component in local.components : try(component.clusterKinds, [])])))
+
   repository = {
     repoURL        = var.working_copy == "" ? var.repo_url : "file://${var.working_copy}"
     targetRevision = var.working_copy == "" ? var.repo_revision : "HEAD"
@@ -59,6 +65,7 @@ module "argocd_server" {
   team           = var.team
   namespaces     = sort(keys(local.component_namespaces))
   source_repos   = local.source_repos
+  cluster_kinds  = local.cluster_kinds
   working_copy   = var.working_copy
   chart_registry = var.chart_registry
   domain         = var.domain
@@ -73,6 +80,7 @@ module "argocd_app" {
 
   name           = each.key
   component      = each.value
+  folders        = local.folders
   project        = var.team
   environment    = var.environment
   repository     = local.repository

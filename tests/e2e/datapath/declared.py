@@ -19,6 +19,8 @@ from pathlib import Path
 import yaml
 from helm_python import Chart
 
+from tests.charts import merge, merged_values
+
 NAMESPACE = "observability"
 UPSTREAM_CHARTS = os.environ.get("UPSTREAM_CHARTS")
 
@@ -134,16 +136,6 @@ def static_targets(config: dict, table: Mapping[str, str]) -> dict:
     return merge(config, {"receivers": {"prometheus": {"config": {"scrape_configs": jobs}}}})
 
 
-def merge(base: dict, over: dict) -> dict:
-    """Return ``base`` with ``over`` on top, as Helm merges value files."""
-    result = dict(base)
-    for key, value in over.items():
-        result[key] = (
-            merge(result[key], value) if isinstance(value, dict) and isinstance(result.get(key), dict) else value
-        )
-    return result
-
-
 @dataclass(frozen=True)
 class Declared:
     """Reads ``platform``, the folder of a bake, as one environment deploys it."""
@@ -153,11 +145,7 @@ class Declared:
 
     def values(self, component: str) -> dict:
         """Return a component's merged values."""
-        folder, merged = self.platform / "platform-apps" / component, {}
-        for name in ("values.yaml", f"values-{self.environment}.yaml"):
-            if (folder / name).is_file():
-                merged = merge(merged, yaml.safe_load((folder / name).read_text()) or {})
-        return merged
+        return merged_values(self.platform / "platform-apps" / component, self.environment)
 
     def render(self, component: str, charts: str | None = None) -> list[dict]:
         """Return a component's manifests; of its dependencies only with ``charts``, a folder of packaged charts."""
@@ -186,6 +174,11 @@ class Declared:
     def scraper(self) -> dict:
         """Return the configuration of the OpenTelemetryCollector ``otel-scrape``."""
         return self._one("otel-collector", "OpenTelemetryCollector", "otel-scrape")["spec"]["config"]
+
+    def query_endpoints(self) -> dict:
+        """Return the file of the ConfigMap `thanos-query-endpoints`, which Query reads."""
+        data = self._one("thanos-query", "ConfigMap", "thanos-query-endpoints")["data"]
+        return yaml.safe_load(data["endpoints.yaml"])
 
     def sdk_environment(self) -> dict[str, str]:
         """Return what the operator puts into an app's environment for the Instrumentation resource ``python``."""
@@ -249,9 +242,7 @@ class Declared:
             own = own.get(key) or {}
         if program == "query":
             labels = [*values.get("additionalReplicaLabels", []), *own.get("replicaLabels", [])]
-            endpoints = [*values.get("additionalEndpoints", []), *own.get("additionalStores", [])]
             result += [f"--query.replica-label={label}" for label in dict.fromkeys(labels)]
-            result += [f"--endpoint={endpoint}" for endpoint in dict.fromkeys(endpoints)]
         if program == "rule":
             result += [f"--query={endpoint}" for endpoint in own.get("overrideQueryEndpoints", [])]
         if program == "compact" and (dedup := own.get("deduplication", {})).get("enabled", True):

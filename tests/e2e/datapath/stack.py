@@ -204,7 +204,7 @@ class Stack:
         """
         inside = f"{NAMESPACE}.svc.cluster.local"
         targets = {f"{name}-headless.{inside}:10902": self.address(part) for name, part in SCRAPED.items()}
-        for name, port, store in (("tempo", 3200, self.traces), ("loki", 3100, self.logs)):
+        for name, port, store in (("tempo", 3200, self.traces), ("loki-headless", 3100, self.logs)):
             if not isinstance(store, TraceStore | LogStore):  # the stand-ins have no metrics
                 targets[f"{name}.{inside}:{port}"] = f"{LOOPBACK}:{store.port}"
         config = substitute(
@@ -238,7 +238,12 @@ class Stack:
             hashrings.write_text(json.dumps([{"hashring": "default", "endpoints": [self.address("ingestor", "grpc")]}]))
             table |= {"--receive.hashrings-file": str(hashrings), "--receive.replication-factor": "1"}
         elif part == "query":
-            table["--endpoint"] = [self.address(name, "grpc") for name in ("ingestor", "store-gateway", "rule")]
+            lookup = "dnssrv+_grpc._tcp.thanos-{}-headless.observability.svc.cluster.local"
+            names = {"ingestor": "receive-ingestor", "store-gateway": "store-gateway", "rule": "rule"}
+            addresses = {lookup.format(name): self.address(each, "grpc") for each, name in names.items()}
+            endpoints = self.folder / "endpoints.yaml"
+            endpoints.write_text(yaml.safe_dump(substitute(self.declared.query_endpoints(), addresses)))
+            table["--endpoint.sd-config-file"] = str(endpoints)
         elif part == "query-frontend":
             table["--query-frontend.downstream-url"] = self.url("query")
         else:

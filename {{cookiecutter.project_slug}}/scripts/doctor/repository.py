@@ -13,17 +13,8 @@ from typing import Any
 
 import yaml
 
+from ..facts import facts, merge, value_files
 from .model import MissingError, UnreadableError
-
-
-def merge(base: dict, over: dict) -> dict:
-    """Return ``base`` with ``over`` laid on it, as Helm lays one values file on another."""
-    both = {key: merge(base[key], over[key]) for key in base.keys() & over.keys() if _are_maps(base[key], over[key])}
-    return {**base, **over, **both}
-
-
-def _are_maps(*values: object) -> bool:
-    return all(isinstance(value, dict) for value in values)
 
 
 @dataclass(frozen=True)
@@ -75,10 +66,15 @@ class Repository:
         raise MissingError(f"platform-apps/{component} makes no {kind}")
 
     @cached_property
+    def facts(self) -> dict[str, Any]:
+        """Return what the folders say of themselves (``global.platform``), by kind."""
+        return facts(self.root, self.environment)
+
+    @cached_property
     def dashboards(self) -> dict[str, dict[str, Any]]:
         """Return Grafana's dashboards by file name."""
-        folder = self.root / "platform-apps/grafana/dashboards"
-        return {path.name: self._load(path) for path in sorted(folder.glob("*.json"))}
+        files = sorted(self.root.glob("platform-apps/*/dashboards/*.json"))
+        return {path.name: self._load(path) for path in files}
 
     @cached_property
     def app_namespace(self) -> str | None:
@@ -111,7 +107,6 @@ class Repository:
 
     def _value_files(self, component: str) -> list[Path]:
         folder = self.root / "platform-apps" / component
-        files = [folder / "values.yaml", folder / f"values-{self.environment}.yaml"]
         if not folder.is_dir():
             raise MissingError(f"{folder.relative_to(self.root)} is not in this repository")
-        return [path for path in files if path.is_file()]
+        return value_files(folder, self.environment)

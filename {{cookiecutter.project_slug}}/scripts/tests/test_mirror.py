@@ -56,12 +56,12 @@ def test_charts_of_components_and_of_terraform(tmp_path: Path) -> None:
     found = mirror.charts(tmp_path, sources)
     assert found == [mirror.Chart("argo-cd", "10.1.1", "https://two"), mirror.Chart("thanos", "1.2.3+4", "oci://one")]
     assert (found[1].package, found[1].reference) == ("thanos-1.2.3+4.tgz", "thanos:1.2.3_4")
-    with pytest.raises(mirror.MirrorError, match="no entry for thanos"):
+    with pytest.raises(mirror.MirrorError, match="an entry in charts for thanos"):
         mirror.charts(tmp_path, {"argo-cd": "https://two"})
 
 
 def test_every_chart_of_this_repository_has_a_source() -> None:
-    sources = yaml.safe_load((mirror.ROOT / "mirror.yaml").read_text())["charts"]
+    sources = mirror.publishers(mirror.ROOT)["charts"]
     assert {"argo-cd", "argocd-apps", "thanos"} <= {chart.name for chart in mirror.charts(mirror.ROOT, sources)}
 
 

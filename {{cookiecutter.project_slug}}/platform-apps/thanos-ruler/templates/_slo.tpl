@@ -19,13 +19,13 @@
 {{ .grafana }}/explore?schemaVersion=1&orgId=1&panes={{ dict "slo" $pane | toRawJson | urlquery }}
 {{- end }}
 
-{{/* The rule file of all objectives. In: .Values.global.slo */}}
+{{/* The rule file of all objectives. */}}
 {{- define "slo.rules" -}}
-{{- $slo := . -}}
+{{- $slo := .Values.global.slo -}}
 {{- $windows := list -}}
-{{- range .burnRates }}{{ $windows = append (append $windows .long) .short }}{{ end -}}
+{{- range $slo.burnRates }}{{ $windows = append (append $windows .long) .short }}{{ end -}}
 groups:
-{{- range $objective := .objectives }}
+{{- range $objective := (.Values.global.platform).objectives }}
 {{- $matchers := printf "service_name=%q,http_route=%q" .service .route }}
 {{- range $name := list "availability" "latency" }}
 {{- with index $objective $name }}

@@ -15,9 +15,8 @@ IDLE = {"debug", "nop", "file"}
 
 def wanted(context: Context) -> list[str]:
     """Return the signals that have a backend."""
-    return [
-        signal for signal in SIGNALS if signal != "logs" or context.repository.has("loki") or "loki" in context.urls
-    ]
+    endpoints = context.repository.facts.get("endpoints", {}).values()
+    return [signal for signal in SIGNALS if any(signal in urls for urls in endpoints)]
 
 
 def settings(context: Context) -> Result:

@@ -17,18 +17,11 @@ _SUFFIX = re.compile(rf"{METRIC}_(count|sum|bucket)\b")
 
 
 def datasources_in_git(context: Context) -> Result:
-    """platform-apps/grafana provisions the data sources that the dashboards name."""
-    return judge_datasources(list(_provisioned(context.repository.values("grafana"))))
-
-
-def _provisioned(values: Any) -> Iterator[dict[str, Any]]:
-    """Yield every data source in provisioning files, however deep in the values."""
-    if isinstance(values, dict):
-        for key, value in values.items():
-            if key == "datasources" and isinstance(value, list):
-                yield from (item for item in value if isinstance(item, dict) and "type" in item)
-            else:
-                yield from _provisioned(value)
+    """The folders describe the data sources that the dashboards name."""
+    if not context.repository.has("grafana"):
+        raise MissingError("platform-apps/grafana is not in this repository")
+    described = context.repository.facts.get("dataSources", {})
+    return judge_datasources([{"uid": uid, **source} for uid, source in described.items() if "type" in source])
 
 
 def datasources_live(context: Context) -> Result:

@@ -53,11 +53,11 @@ def receive(context: Context) -> Result:
 
 def query_settings(context: Context) -> Result:
     """Query's endpoints include the Receive ingestors."""
-    endpoints = context.repository.values("thanos-query").get("thanos", {}).get("additionalEndpoints") or []
+    if not context.repository.has("thanos-query"):
+        raise MissingError("platform-apps/thanos-query is not in this repository")
+    endpoints = list(context.repository.facts.get("queryEndpoints", {}).values())
     if not any("thanos-receive-ingestor" in endpoint for endpoint in endpoints):
-        return fail(
-            "query-not-connected", f"platform-apps/thanos-query: additionalEndpoints are {endpoints or 'empty'}"
-        )
+        return fail("query-not-connected", f"platform-apps/*/platform.yaml: queryEndpoints are {endpoints or 'empty'}")
     return ok(f"{len(endpoints)} endpoints, the Receive ingestors among them")
 
 

@@ -1,4 +1,11 @@
 locals {
+  # What each folder says of itself, for every chart in platform-apps: base files first, then those of the environment. Argo CD
+  # reads a path with a slash in front from the repository's root, and takes a pattern's files in the order of their names.
+  facts = flatten([
+    for suffix in ["", "-${var.environment}"] : ["/platform-apps/*/platform${suffix}.yaml", "/k8s/helm-charts/*/platform${suffix}.yaml"]
+  ])
+  own = ["values.yaml", "values-${var.environment}.yaml"]
+
   # A source with a path is in this repository; one with a chart says itself where it is.
   sources = [
     for source in var.component.sources : merge(
@@ -8,7 +15,7 @@ locals {
         helm = merge(
           {
             releaseName             = var.name
-            valueFiles              = ["values.yaml", "values-${var.environment}.yaml"]
+            valueFiles              = startswith(try(source.path, ""), "platform-apps/") ? concat(local.facts, local.own) : local.own
             ignoreMissingValueFiles = true
           },
           try(source.helm, {}),
@@ -23,7 +30,8 @@ locals {
     finalizers = ["resources-finalizer.argocd.argoproj.io"] # deleting the Application deletes what it deployed
 
     additionalAnnotations = merge(
-      { "argocd.argoproj.io/manifest-generate-paths" = "." }, # a commit elsewhere in the repository renders nothing anew
+      # A commit elsewhere in the repository renders nothing anew.
+      { "argocd.argoproj.io/manifest-generate-paths" = join(";", concat(["."], local.facts)) },
       try(var.component.annotations, {}),
     )
 

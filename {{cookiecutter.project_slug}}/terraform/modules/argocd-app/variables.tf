@@ -9,7 +9,7 @@ variable "name" {
 }
 
 variable "component" {
-  description = "The folder's application.yaml: namespace and sources, optionally annotations, syncOptions, ignoreDifferences, info."
+  description = "The folder's application.yaml: namespace and sources, optionally requires, clusterKinds, annotations and others."
   type        = any
 
   validation {
@@ -24,10 +24,26 @@ variable "component" {
 
   validation {
     condition = length(setsubtract(try(keys(var.component), []), [
-      "namespace", "podSecurity", "sources", "annotations", "syncOptions", "ignoreDifferences", "info",
+      "namespace", "podSecurity", "sources", "requires", "clusterKinds", "annotations", "syncOptions", "ignoreDifferences", "info",
     ])) == 0
-    error_message = "application.yaml knows namespace, podSecurity, sources, annotations, syncOptions, ignoreDifferences and info, nothing else."
+    error_message = "application.yaml knows namespace, podSecurity, sources, requires, clusterKinds, annotations, syncOptions, ignoreDifferences and info, nothing else."
   }
+
+  validation {
+    condition     = length(setsubtract(try(var.component.requires, []), var.folders)) == 0
+    error_message = "${var.name} cannot do without ${join(", ", setsubtract(try(var.component.requires, []), var.folders))}, which is not there. Put it back, or delete ${var.name} too, or, when something else does its work, take it out of `requires:` in ${var.name}/application.yaml."
+  }
+
+  validation {
+    condition     = alltrue([for kind in try(var.component.clusterKinds, []) : can(regex("^[a-z0-9.-]*/[A-Z][A-Za-z0-9]*$", kind))])
+    error_message = "clusterKinds in application.yaml are `group/Kind`, such as rbac.authorization.k8s.io/ClusterRole."
+  }
+}
+
+variable "folders" {
+  description = "Every component folder of the repository: what `requires` in application.yaml may name."
+  type        = list(string)
+  default     = []
 }
 
 variable "project" {

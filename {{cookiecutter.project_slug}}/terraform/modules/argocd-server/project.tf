@@ -7,16 +7,9 @@ locals {
       for namespace in var.namespaces : { server = "https://kubernetes.default.svc", namespace = namespace }
     ]
 
-    # The cluster-scoped kinds that the components' charts render. A component that needs another one adds it here.
+    # `clusterKinds` of the components' application.yaml.
     clusterResourceWhitelist = [
-      { group = "apiextensions.k8s.io", kind = "CustomResourceDefinition" },
-      { group = "rbac.authorization.k8s.io", kind = "ClusterRole" },
-      { group = "rbac.authorization.k8s.io", kind = "ClusterRoleBinding" },
-      { group = "admissionregistration.k8s.io", kind = "MutatingWebhookConfiguration" },
-      { group = "admissionregistration.k8s.io", kind = "ValidatingWebhookConfiguration" },
-      { group = "scheduling.k8s.io", kind = "PriorityClass" },
-      { group = "cert-manager.io", kind = "ClusterIssuer" },
-      { group = "external-secrets.io", kind = "ClusterSecretStore" },
+      for kind in var.cluster_kinds : { group = split("/", kind)[0], kind = split("/", kind)[1] }
     ]
     # Limits on a namespace are for whoever runs the cluster to set, not for what is limited by them.
     namespaceResourceBlacklist = [

@@ -33,6 +33,17 @@ variable "source_repos" {
   }
 }
 
+variable "cluster_kinds" {
+  description = "Cluster-scoped kinds that the project may deploy, as `group/Kind`."
+  type        = list(string)
+  default     = []
+
+  validation {
+    condition     = !anytrue([for kind in var.cluster_kinds : strcontains(kind, "*") || endswith(kind, "/Namespace")])
+    error_message = "Cluster-scoped kinds are named one by one, and namespaces are Terraform's."
+  }
+}
+
 variable "working_copy" {
   description = "Path on the node of a Git working copy that the repo-server reads. Empty: none."
   type        = string
