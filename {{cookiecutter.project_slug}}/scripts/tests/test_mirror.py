@@ -30,7 +30,7 @@ def test_upstream(image: str, registry: str, source: str, path: str) -> None:
 
 
 def test_upstream_of_an_unknown_publisher() -> None:
-    with pytest.raises(mirror.MirrorError, match="no entry for acme .acme/tool:1"):
+    with pytest.raises(mirror.MirrorError, match="an entry in images for acme .acme/tool:1"):
         mirror.upstream(f"{MIRROR}/acme/tool:1", MIRROR, SOURCES)
 
 
