@@ -11,7 +11,7 @@ from urllib.parse import unquote
 import pytest
 import yaml
 
-from tests import checks, platforms
+from tests import charts, checks, platforms
 
 Platform = Callable[[str], Path]
 # Units of what cannot be below zero.
@@ -128,21 +128,15 @@ def test_rates_follow_the_width_of_the_panel(platform: Platform) -> None:
         for panel in panels(json.loads(path.read_text())):
             for target in panel.get("targets", []):
                 assert not re.search(fixed, target.get("expr", "")), f"{path.name}: {panel['title']}"
-    values = yaml.safe_load((folder / "platform-apps/grafana/values.yaml").read_text())
-    queries = [each["query"] for each in checks.walk(values) if "rate(" in str(each.get("query", ""))]
+    queries = [each["query"] for each in checks.walk(charts.facts(folder, "production")["dataSources"]) if "rate(" in str(each.get("query", ""))]
     assert len(queries) == 3
     assert [query for query in queries if "[$$__rate_interval]" not in query or re.search(fixed, query)] == []
 
 
 def test_exports_are_as_frequent_as_grafana_believes(platform: Platform) -> None:
     """`$__rate_interval` is four of the data source's intervals: shorter than an export, and a rate has no two samples."""
-    folder = platform("default") / "platform-apps"
-    (interval,) = [
-        each["timeInterval"]
-        for each in checks.walk(yaml.safe_load((folder / "grafana/values.yaml").read_text()))
-        if "timeInterval" in each
-    ]
-    for environment in ("", "-production"):
-        path = folder / f"otel-instrumentation/values{environment}.yaml"
-        values = (yaml.safe_load(path.read_text()) or {}) if path.is_file() else {}
-        assert values.get("metricExportIntervalMs", 5000) == 1000 * int(interval.removesuffix("s"))
+    folder = platform("default")
+    for environment in charts.ENVIRONMENTS:
+        interval = charts.facts(folder, environment)["dataSources"]["thanos"]["jsonData"]["timeInterval"]
+        values = charts.merged_values(folder / "platform-apps/otel-instrumentation", environment)
+        assert values["metricExportIntervalMs"] == 1000 * int(interval.removesuffix("s"))

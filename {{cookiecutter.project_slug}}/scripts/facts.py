@@ -48,8 +48,13 @@ def value_files(folder: Path, environment: str) -> list[Path]:
 
 def facts(root: Path, environment: str) -> dict[str, Any]:
     """Return ``global.platform`` as every chart of a repository sees it; a fact that is null is none."""
-    known = load(fact_files(root, environment)).get("global", {}).get("platform", {})
-    return {kind: {name: fact for name, fact in named.items() if fact is not None} for kind, named in known.items()}
+    return named(load(fact_files(root, environment)))
+
+
+def named(values: dict[str, Any]) -> dict[str, Any]:
+    """Return the facts in merged value files, by kind and name."""
+    known = values.get("global", {}).get("platform", {})
+    return {kind: {name: fact for name, fact in each.items() if fact is not None} for kind, each in known.items()}
 
 
 def problems(root: Path) -> list[str]:

@@ -241,18 +241,18 @@ IN_GIT = {
         "service-name-not-promoted",
     ),
     "query not connected": (
-        "thanos-query/values*.yaml",
-        "thanos-receive-ingestor-headless",
-        "prometheus",
+        "thanos-receive/platform.yaml",
+        "_tcp.thanos-receive-ingestor-headless",
+        "_tcp.prometheus",
         "query-not-connected",
     ),
     "wrong exemplar label in the data source": (
-        "grafana/values.yaml",
+        "tempo/platform.yaml",
         "{name: trace_id,",
         "{name: traceID,",
         "exemplar-label-wrong",
     ),
-    "data source renamed": ("grafana/values.yaml", "uid: tempo\n", "uid: traces\n", "datasource-wrong"),
+    "data source renamed": ("tempo/platform.yaml", "      tempo:\n        name:", "      traces:\n        name:", "datasource-wrong"),
     "panel query on _count": (
         *(
             "grafana/dashboards/checkout-red.json",
@@ -279,10 +279,10 @@ IN_GIT = {
         "semconv-opt-in-missing",
     ),
     "exporter removed": (
-        *("otel-collector/templates/gateway.yaml", "exporters: [otlp_http/thanos]", "exporters: []"),
+        *("otel-collector/templates/gateway.yaml", "exporters: [{{ . }}]", "exporters: []"),
         "exporter-removed",
     ),
-    "merge marks": ("thanos-query/values.yaml", "thanos:\n", "<<<<<<< HEAD\nthanos:\n", "file-unreadable"),
+    "merge marks": ("tempo/platform.yaml", "global:\n", "<<<<<<< HEAD\nglobal:\n", "file-unreadable"),
 }
 
 

@@ -81,7 +81,7 @@ def test_every_alert_leads_on(declared: Declared, tmp_path: Path) -> None:
     anchors = {line.lstrip("# ").lower() for line in runbook.splitlines() if line.startswith("#")}
     uids = {
         yaml.safe_load(p.read_text())["uid"]
-        for p in (declared.platform / "platform-apps/grafana/dashboards").glob("*.json")
+        for p in declared.platform.glob("platform-apps/*/dashboards/*.json")
     }
     alerts = [
         rule

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from ..facts import facts, merge, value_files
+from ..facts import fact_files, merge, named, value_files
 from .model import MissingError, UnreadableError
 
 
@@ -34,10 +34,7 @@ class Repository:
         Raises:
             MissingError: the component has no values.yaml.
         """
-        found: dict[str, Any] = {}
-        for path in self._value_files(component):
-            found = merge(found, self._load(path) or {})
-        return found
+        return self._merged(self._value_files(component))
 
     def rendered(self, component: str, kind: str) -> dict[str, Any]:
         """Return the first resource of ``kind`` that the component's own templates make.
@@ -68,7 +65,7 @@ class Repository:
     @cached_property
     def facts(self) -> dict[str, Any]:
         """Return what the folders say of themselves (``global.platform``), by kind."""
-        return facts(self.root, self.environment)
+        return named(self._merged(fact_files(self.root, self.environment)))
 
     @cached_property
     def dashboards(self) -> dict[str, dict[str, Any]]:
@@ -96,6 +93,12 @@ class Repository:
         # As scripts/lib.sh reads it.
         found = re.findall(r'^kube_context\s*=\s*"(.+)"', path.read_text(encoding="utf-8"), re.MULTILINE)
         return found[-1] if found else None
+
+    def _merged(self, files: list[Path]) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for path in files:
+            found = merge(found, self._load(path) or {})
+        return found
 
     def _load(self, path: Path) -> dict[str, Any]:
         text = path.read_text(encoding="utf-8")

@@ -70,11 +70,22 @@ run "a_folder_is_all_it_takes" {
       path           = "platform-apps/plain"
       helm = {
         releaseName             = "plain"
-        valueFiles              = ["values.yaml", "values-production.yaml"]
+        valueFiles = [
+          "/platform-apps/*/platform.yaml", "/k8s/helm-charts/*/platform.yaml",
+          "/platform-apps/*/platform-production.yaml", "/k8s/helm-charts/*/platform-production.yaml",
+          "values.yaml", "values-production.yaml",
+        ]
         ignoreMissingValueFiles = true
       }
     }
-    error_message = "A folder that names no source is its own source, with the environment's value files."
+    error_message = "A folder that names no source is its own source, with what every folder says and the environment's value files."
+  }
+  assert {
+    condition = module.argocd_app["plain"].application.additionalAnnotations["argocd.argoproj.io/manifest-generate-paths"] == join(";", [
+      ".", "/platform-apps/*/platform.yaml", "/k8s/helm-charts/*/platform.yaml",
+      "/platform-apps/*/platform-production.yaml", "/k8s/helm-charts/*/platform-production.yaml",
+    ])
+    error_message = "A commit to what another folder says renders this one anew."
   }
   assert {
     condition = alltrue([
@@ -200,6 +211,37 @@ run "a_source_is_a_path_or_a_chart" {
     project    = "checkout"
     repository = { repoURL = "https://git.example.com/x.git", targetRevision = "main" }
     component  = { namespace = "observability", sources = [{ repoURL = "ghcr.io/example" }] }
+  }
+  expect_failures = [var.component]
+}
+
+run "a_folder_that_another_cannot_do_without_is_missed" {
+  command = plan
+
+  module {
+    source = "./modules/argocd-app"
+  }
+  variables {
+    name       = "broken"
+    project    = "checkout"
+    repository = { repoURL = "https://git.example.com/x.git", targetRevision = "main" }
+    component  = { namespace = "observability", sources = [{ path = "platform-apps/broken" }], requires = ["plain", "gone"] }
+    folders    = ["broken", "plain"]
+  }
+  expect_failures = [var.component]
+}
+
+run "a_cluster_scoped_kind_has_its_group" {
+  command = plan
+
+  module {
+    source = "./modules/argocd-app"
+  }
+  variables {
+    name       = "broken"
+    project    = "checkout"
+    repository = { repoURL = "https://git.example.com/x.git", targetRevision = "main" }
+    component  = { namespace = "observability", sources = [{ path = "platform-apps/broken" }], clusterKinds = ["ClusterRole"] }
   }
   expect_failures = [var.component]
 }

@@ -25,6 +25,13 @@ run "the_project_permits_what_the_components_need" {
     error_message = "Destinations must be the components' namespaces and no other."
   }
   assert {
+    condition = module.argocd_server.project.clusterResourceWhitelist == [
+      { group = "rbac.authorization.k8s.io", kind = "ClusterRole" },
+      { group = "scheduling.k8s.io", kind = "PriorityClass" },
+    ]
+    error_message = "Cluster-scoped kinds must be those that the components bring, once each."
+  }
+  assert {
     condition     = alltrue([for kind in module.argocd_server.project.clusterResourceWhitelist : kind.group != "*" && kind.kind != "*" && kind.kind != "Namespace"])
     error_message = "Cluster-scoped kinds are named one by one, and namespaces are Terraform's."
   }
