@@ -26,7 +26,7 @@ class SpanEventHandler(logging.Handler):
 class ConsoleFormatter(logging.Formatter):
     """Puts the ids of the request before the message.
 
-    `OTEL_PYTHON_LOG_CORRELATION` would put them on the record itself, and the SDK export them beside the record's own ids.
+    `OTEL_PYTHON_LOG_CORRELATION` would put them on the record, and the SDK export them beside the record's own ids.
     """
 
     def __init__(self) -> None:
