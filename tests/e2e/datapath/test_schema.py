@@ -13,6 +13,7 @@ import typing
 from collections.abc import Callable, Iterator
 
 import pytest
+
 from tests.e2e.datapath.declared import Declared
 
 SDK = "grafana_foundation_sdk."
