@@ -235,13 +235,15 @@ def source_uids(platform: Platform) -> set[str]:
 
 
 def dashboard_uids(platform: Platform) -> set[str]:
-    return {"checkout-red", "telemetry-pipeline"} | (
-        {"checkout-logs"} if platform.answers["log_backend"] == "loki" else set()
+    return (
+        {"checkout-red", "telemetry-pipeline"}
+        | ({"checkout-logs"} if platform.answers["log_backend"] == "loki" else set())
+        | ({"thanos-long-term"} if platform.answers["object_storage"] != "none" else set())
     )
 
 
 def own_uids(platform: Platform) -> Found:
-    for name, content in platform.matching("platform-apps/grafana/dashboards/*.json"):
+    for name, content in platform.matching("platform-apps/*/dashboards/*.json"):
         yield name, json.loads(content)["uid"]
 
 
