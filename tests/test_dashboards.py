@@ -111,6 +111,17 @@ def test_the_home_page_is_the_red_dashboard(platform: Platform) -> None:
         assert (yaml.safe_load(each.read_text()) or {}).get("dashboardFolder", "Platform") == values["dashboardFolder"]
 
 
+def test_the_long_term_is_shown_where_there_is_a_bucket(platform: Platform) -> None:
+    """The dashboard belongs to the store's folder, and to the environments in which the store runs."""
+    assert "thanos-long-term.json" not in dashboards(platform("default"))
+    folder = platform("production-s3") / "platform-apps/thanos-store"
+    for environment, names in (("local", set()), ("production", {"grafana-dashboard-thanos-long-term"})):
+        rendered = charts.render(folder, environment)
+        maps = [each for each in rendered if each["kind"] == "ConfigMap"]
+        shown = {each["metadata"]["name"] for each in maps if "grafana_dashboard" in each["metadata"].get("labels", {})}
+        assert shown == names, environment
+
+
 def test_every_search_for_traces_asks_for_the_newest(platform: Platform) -> None:
     """Without the hint Tempo answers with any matches: minutes old ones, none of the spike."""
     folder, asked = platform("default"), 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 
 from opentelemetry import trace
@@ -25,18 +26,17 @@ class SpanEventHandler(logging.Handler):
 class ConsoleFormatter(logging.Formatter):
     """Puts the ids of the request before the message.
 
-    `OTEL_PYTHON_LOG_CORRELATION` would make them attributes of the record, and the SDK would export those beside its own.
+    `OTEL_PYTHON_LOG_CORRELATION` would put them on the record, and the SDK export them beside the record's own ids.
     """
 
     def __init__(self) -> None:
-        super().__init__("%(asctime)s %(levelname)s %(message)s")
+        super().__init__("%(asctime)s %(levelname)s%(ids)s %(message)s")
 
-    def formatMessage(self, record: logging.LogRecord) -> str:
-        context = trace.get_current_span().get_span_context()
-        if not context.is_valid:
-            return super().formatMessage(record)
-        ids = f"trace_id={trace.format_trace_id(context.trace_id)} span_id={trace.format_span_id(context.span_id)}"
-        return f"{record.asctime} {record.levelname} {ids} {record.message}"
+    def format(self, record: logging.LogRecord) -> str:
+        context, shown = trace.get_current_span().get_span_context(), copy.copy(record)
+        ids = f" trace_id={trace.format_trace_id(context.trace_id)} span_id={trace.format_span_id(context.span_id)}"
+        shown.ids = ids if context.is_valid else ""
+        return super().format(shown)
 
 
 def configure_logging() -> None:

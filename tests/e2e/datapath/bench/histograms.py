@@ -7,9 +7,12 @@ import os
 import random
 from dataclasses import dataclass
 
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+
 from tests.e2e.datapath.bench.synthetic import Service, durations, request
 from tests.e2e.datapath.stack import Request, Stack, python_environment, requests_in
-from tests.e2e.processes import LOOPBACK, Process, free_port, wait_until
+from tests.e2e.datapath.stores import HttpService, Refused
+from tests.e2e.processes import HTTP, LOOPBACK, Process, free_port, wait_until
 
 AGGREGATIONS = {"native": "base2_exponential_bucket_histogram", "classic": "explicit_bucket_histogram"}
 SECONDS = 10
@@ -29,25 +32,58 @@ class Simulator:
         return requests_in(self.process.log.read_text(errors="replace"))
 
 
+class Tap(HttpService):
+    """Hands metrics on to a collector's OTLP/HTTP address and notes the exemplars, each by its span."""
+
+    def __init__(self, to: str) -> None:
+        super().__init__()
+        self.to = to
+        self.offered: set[str] = set()
+
+    def post(self, path: str, body: bytes, content_type: str) -> bytes:
+        answer = HTTP.post(self.to + path, content=body, headers={"Content-Type": content_type})
+        if answer.status_code != 200:
+            raise Refused(answer.status_code, answer.text)
+        for resource in ExportMetricsServiceRequest.FromString(body).resource_metrics:
+            for metric in (metric for scope in resource.scope_metrics for metric in scope.metrics):
+                if metric.name == "http.server.request.duration":
+                    for point in getattr(metric, metric.WhichOneof("data")).data_points:
+                        self.offered |= {exemplar.span_id.hex() for exemplar in point.exemplars}
+        return answer.content
+
+
 @dataclass(frozen=True)
 class Row:
-    """``p95_errors`` by mode, relative to the record; ``exemplars`` as a share of the requests."""
+    """``p95_errors`` by mode, relative to the record; ``exemplars`` as a share of the requests.
+
+    ``offered`` and ``refused`` are exemplars: what the SDK sent, and what of it Receive does not hold.
+    """
 
     kind: str
     series: int
     bytes_per_sample: float
     p95_errors: dict[str, float]
     exemplars: float
+    offered: int
+    refused: int
 
 
 def run(stack: Stack) -> list[Row]:
-    """Return a row for each kind. The stack runs; two simulators of this module's own send to it."""
+    """Return a row for each kind. The stack runs; two simulators of this module's own send to it, at the baked interval.
+
+    How many requests of a series fall into one export decides how many exemplars are kept.
+    """
     environment = python_environment(stack.declared)
-    simulators = []
+    interval = stack.baked_environment()["OTEL_METRIC_EXPORT_INTERVAL"]
+    simulators, taps = [], {kind: Tap(stack.url("collector", "otlp-http")) for kind in AGGREGATIONS}
+    for tap in taps.values():
+        tap.start()
     for kind, aggregation in AGGREGATIONS.items():
         port = free_port()
         env = stack.app_environment() | {
             "OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION": aggregation,
+            "OTEL_METRIC_EXPORT_INTERVAL": interval,
+            "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": f"{taps[kind].url}/v1/metrics",
             "OTEL_SERVICE_NAME": f"bench-{kind}",
             "OTEL_RESOURCE_ATTRIBUTES": f"service.instance.id=bench-{kind}-0",
             "PORT": str(port),
@@ -76,7 +112,8 @@ def run(stack: Stack) -> list[Row]:
     rows = []
     for simulator in simulators:
         told = simulator.told()
-        seen = {e.trace_id for e in stack.query.exemplars(_selector(simulator), end - 600, end + 10)}
+        kept = stack.query.exemplars(_selector(simulator), end - 600, end + 10)
+        seen = {e.trace_id for e in kept}
         series = stack.query.value(
             f'count({{__name__=~"http_server_request_duration.*",service_name="{simulator.service}"}})'
         )
@@ -87,9 +124,12 @@ def run(stack: Stack) -> list[Row]:
                 _bytes_per_sample(simulator.kind),
                 errors[simulator.kind],
                 sum(r.trace_id in seen for r in told) / len(told),
+                len(taps[simulator.kind].offered),
+                len(taps[simulator.kind].offered - {e.span_id for e in kept}),
             )
         )
         simulator.process.stop()
+        taps[simulator.kind].stop()
     return rows
 
 

@@ -51,10 +51,12 @@ def page(results: Results) -> str:
         "numbers are this machine's; compare the ratios. Method: the modules of `tests/e2e/datapath/bench/`.",
         "## Native or classic histograms",
         "The same simulator, the same load profile, one histogram each way. p95 errors are against the simulator's own log "
-        "lines; the bytes are those of one OTLP export of one label set; exemplars are the share of requests whose exemplar "
-        "Thanos keeps.",
+        "lines; the bytes are those of one OTLP export of one label set; at the baked export interval, "
+        "exemplars kept are the share of requests whose exemplar Thanos holds, and refused those of the SDK's that it does not: "
+        "of a native series the SDK reports up to 20 requests an export, from the 20th on in any order, and Receive takes none "
+        "that is older than the newest it has.",
         table(
-            ["", "series", "bytes an export", "p95 error, normal", "p95 error, peak", "exemplars kept"],
+            ["", "series", "bytes an export", "p95 error, normal", "p95 error, peak", "exemplars kept", "refused"],
             [
                 [
                     row.kind,
@@ -63,6 +65,7 @@ def page(results: Results) -> str:
                     percent(row.p95_errors["normal"]),
                     percent(row.p95_errors["peak"]),
                     f"{row.exemplars:.0%}",
+                    f"{row.refused} of {row.offered}",
                 ]
                 for row in results.histograms
             ],
