@@ -5,13 +5,14 @@ from __future__ import annotations
 import base64
 import os
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
 
-from tests import charts, contract
+from tests import charts, contract, platforms
 
 Platform = Callable[[str], Path]
 UPSTREAM = Path(os.environ["UPSTREAM_CHARTS"]) if "UPSTREAM_CHARTS" in os.environ else None
@@ -201,3 +202,69 @@ def test_the_app_s_chart_refuses_a_cluster_that_is_too_old(platform: Platform) -
     assert about["kubeVersion"] == f">={minimum[1]}-0"
     pod = one(charts.render(chart, "local"), "Deployment", "flask-app")
     assert list(contract.deep(pod, "preStop", "sleep"))
+
+
+@needs_charts
+def test_the_example_of_a_login_by_oidc_is_off_and_works_when_it_is_on(platform: Platform, tmp_path: Path) -> None:
+    chart = platform("production-s3") / "platform-apps" / "grafana"
+    assert "[auth.generic_oauth]" in configurations(charts.render(chart, "production", UPSTREAM))
+    copy = Path(shutil.copytree(chart, tmp_path / "grafana"))
+    values = copy / "values-production.yaml"
+    text = values.read_text()
+    assert "      enabled: false\n      name: SSO" in text
+    values.write_text(text.replace("      enabled: false\n      name: SSO", "      enabled: true\n      name: SSO"))
+    made = charts.render(copy, "production", UPSTREAM)
+    section = re.search(r"\[auth\.generic_oauth\]\n((?:\w.*\n)+)", configurations(made))
+    assert section
+    settings = dict(line.split(" = ", 1) for line in section[1].splitlines())
+    assert settings["enabled"] == "true"
+    assert "'checkout') && 'Admin' || 'Viewer'" in settings["role_attribute_path"]
+    secrets = list(contract.deep(one(made, "Deployment", "grafana"), "secretKeyRef", "name"))
+    assert "grafana-oidc" in secrets
+
+    argocd = (platform("production-s3") / "terraform" / "modules" / "argocd-server" / "values.yaml").read_text()
+    assert "oidc.config" not in yaml.safe_load(argocd)["configs"]["cm"]
+    uncommented = re.sub(r"(?m)^    # (oidc\.config: \||  \w+: .*)$", r"    \1", argocd)
+    oidc = yaml.safe_load(yaml.safe_load(uncommented)["configs"]["cm"]["oidc.config"])
+    assert oidc["clientSecret"] == "$argocd-oidc:client-secret"
+    assert "groups" in oidc["requestedScopes"]
+
+
+LOGIN = "chart-registry"
+
+
+def with_login(values: dict, path: str) -> dict:
+    """Return values with the login's Secret named at a dotted path."""
+    head, _, rest = path.partition(".")
+    login = LOGIN if head == "pullSecrets" else {"name": LOGIN}
+    inner = with_login(values.get(head) or {}, rest) if rest else [login]
+    return {**values, head: inner}
+
+
+@needs_charts
+@pytest.mark.parametrize("backend", platforms.CHOICES["secrets_backend"])
+def test_a_mirror_s_login_reaches_every_pod_by_the_values_that_operations_names(backend: str, tmp_path: Path) -> None:
+    answers = {"chart_registry": "registry.example.com/x", "secrets_backend": backend, "include_fluent_bit": True}
+    folder = platforms.bake(answers, tmp_path)
+    text = (folder / "docs" / "operations.md").read_text()
+    named = dict(re.findall(r"(?m)^\| `(platform-apps/[\w-]+|k8s/[\w/-]+)`.*?\| `([\w.-]+)`(?: \(.*\))? \|$", text))
+    for chart in charts.charts(folder):
+        name = chart.relative_to(folder).as_posix()
+        if name.startswith("terraform") or chart.name == "otel-instrumentation":
+            continue
+        if chart.name.startswith("thanos-"):
+            name = "platform-apps/thanos-receive"
+        values = chart / "values.yaml"
+        values.write_text(yaml.safe_dump(with_login(yaml.safe_load(values.read_text()), named[name])))
+        made = charts.render(chart, "production", UPSTREAM)
+        accounts = {
+            each["metadata"]["name"]
+            for each in made
+            if each["kind"] == "ServiceAccount" and {"name": LOGIN} in (each.get("imagePullSecrets") or [])
+        }
+        for each in made:
+            if each["kind"] in ("Deployment", "StatefulSet", "DaemonSet", "OpenTelemetryCollector"):
+                spec = each["spec"] if each["kind"] == "OpenTelemetryCollector" else each["spec"]["template"]["spec"]
+                account = spec.get("serviceAccount") or spec.get("serviceAccountName")
+                secrets = spec.get("imagePullSecrets") or []
+                assert {"name": LOGIN} in secrets or account in accounts, f"{name}: {each['metadata']['name']}"
