@@ -25,7 +25,7 @@ e2e: .venv-e2e/.ready ## The data path on real collector and Thanos (needs Go; t
 
 .PHONY: e2e-gitops
 e2e-gitops: .venv-e2e/.ready ## GitOps on a real API server and Argo CD (needs Go; the first run builds them)
-	.venv-e2e/bin/python -m tests.e2e.toolchain etcd kubernetes kwok helm registry crane kubeseal argocd >/dev/null
+	.venv-e2e/bin/python -m tests.e2e.toolchain etcd kubernetes kwok helm registry crane kubeseal argocd versitygw fake-gcs-server >/dev/null
 	.venv-e2e/bin/python -m pytest -v --no-header tests/e2e/gitops $(ARGS)
 
 .PHONY: control-plane

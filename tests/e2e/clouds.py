@@ -305,7 +305,12 @@ class S3(Cloud):
             assert done.returncode == 0, f"{arguments}: {done.stdout}{done.stderr}"
 
     def credentials(self, who: str) -> dict[str, str]:
-        return {"AWS_ACCESS_KEY_ID": who, "AWS_SECRET_ACCESS_KEY": self.SECRET, "AWS_EC2_METADATA_DISABLED": "true"}
+        return {
+            "AWS_ACCESS_KEY_ID": who,
+            "AWS_SECRET_ACCESS_KEY": self.SECRET,
+            "AWS_EC2_METADATA_DISABLED": "true",
+            "AWS_CA_BUNDLE": str(self.authority.trust),  # this machine's own, where set, wins over SSL_CERT_FILE
+        }
 
 
 class Gcs(Cloud):

@@ -1,7 +1,7 @@
 """What the platform asks for, and what a load adds: every number with the formula and the constants behind it.
 
 Requests and volumes are read from the values files (``values.yaml``, then ``values-<environment>.yaml``), so they
-follow every change there. A number that no file says is a constant of ``CONSTANTS``, with where it was measured.
+follow every change there. A number that no file says is a constant of constants.yaml, with where it was measured.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from scripts.facts import load, value_files
 ROOT = Path(__file__).resolve().parent.parent
 ENVIRONMENTS = ("local", "production")
 DAY = 86_400
+SERVICES = (1, 10, 100, 1000)  # for which the limits are shown
 _UNITS = {"": 1, "m": 1e-3, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "k": 1e3, "M": 1e6, "G": 1e9}
 
 # Values of containers that run before their pod's others and ask for less (init containers), of one-time Jobs and of
@@ -39,21 +40,9 @@ class Constant:
     source: str
 
 
-# Measured by the template (tests/e2e/datapath/bench/constants.py): checkout simulator, SDK 1.43, Thanos 0.42.4.
 CONSTANTS = {
-    "series_per_pod": Constant(5, "series", "measured: the histograms, active requests, target_info"),
-    "histograms_per_pod": Constant(3, "series", "measured: one for each route and status that occur"),
-    "histogram_sample": Constant(22, "bytes", "measured in a block: a native histogram, 25 requests an export"),
-    "float_sample": Constant(3.8, "bytes", "measured in a block"),
-    "series_memory": Constant(22_000, "bytes", "measured: growth of an ingestor's resident memory, native histograms"),
-    "exemplar": Constant(340, "bytes", "measured: growth of an ingestor's resident memory, its ring buffer full"),
-    "exemplars_per_export": Constant(4, "exemplars", "measured: kept by Receive of the SDK's 20 unsorted ones"),
-    "spans_per_request": Constant(4, "spans", "measured: the request and its three steps"),
-    "span": Constant(333, "bytes", "measured: OTLP, uncompressed"),
-    "logs_per_request": Constant(1, "lines", "measured"),
-    "log_line": Constant(477, "bytes", "measured: OTLP, uncompressed"),
-    "trace_compression": Constant(0.25, "share", "an estimate, not measured: Tempo's Parquet blocks"),
-    "log_compression": Constant(0.2, "share", "an estimate, not measured: Loki's chunks"),
+    name: Constant(**entry)
+    for name, entry in yaml.safe_load((Path(__file__).parent / "constants.yaml").read_text()).items()
 }
 
 
@@ -216,6 +205,97 @@ def estimate(root: Path, environment: str, load: Load) -> list[Line]:
     return lines
 
 
+@dataclass(frozen=True)
+class Limit:
+    """What a load uses of something that ends: ``used`` of ``available``, both in ``unit``."""
+
+    what: str
+    used: float
+    available: float
+    unit: str
+    grow: str
+
+    @property
+    def share(self) -> float:
+        return self.used / self.available
+
+
+def limits(root: Path, environment: str, load: Load) -> list[Limit]:
+    """Return what a load uses of each limit of an environment, the nearest first."""
+    receive = values(root / "platform-apps/thanos-receive", environment)["thanos"]["receive"]
+    ingestor, copies = receive["ingestor"], receive.get("replicationFactor", 1)
+    ingestors = ingestor.get("replicas", 1)
+    gateway = values(root / "platform-apps/otel-collector", environment)["gateway"]
+    tempo = values(root / "platform-apps/tempo", environment)
+    amounts = {line.what: line.amount for line in estimate(root, environment, load)}
+    c = {name: constant.value for name, constant in CONSTANTS.items()}
+
+    requests = load.services * load.rate
+    memory = c["ingestor_memory"] + amounts["Memory for series"] + amounts["Memory for exemplars"]
+    samples = c["receive_samples"] * (c["receive_ratio"] if copies > 1 else 1)
+    rate = tempo["tempo"]["tempo"]["overrides"]["defaults"]["ingestion"]["rate_limit_bytes"]
+    found = [
+        Limit(
+            "Memory of an ingestor",
+            memory,
+            quantity(ingestor["resources"]["limits"]["memory"]),
+            "bytes",
+            "more ingestors",
+        ),
+        Limit(
+            "Disk of an ingestor",
+            amounts["Metrics on disk"] / ingestors * days(receive["retention"]),
+            quantity(ingestor["persistence"]["size"]),
+            "bytes",
+            "more ingestors, or larger volumes",
+        ),
+        Limit("Samples through Receive", amounts["Samples a second"], samples, "a second", "more ingestors and cores"),
+        Limit(
+            "Requests through the collectors",
+            requests,
+            c["collector_requests"] * gateway.get("replicas", 1),
+            "a second",
+            "more collectors",
+        ),
+        Limit(
+            "Spans into Tempo",
+            requests * c["spans_per_request"] * c["span"],
+            rate,
+            "bytes a second",
+            "a lower sampling ratio, or Tempo's distributed mode and a higher ingestion.rate_limit_bytes",
+        ),
+    ]
+    loki = root / "platform-apps/loki"
+    if loki.is_dir() and not (logs := values(loki, environment))["networkPolicy"]["objectStore"]:
+        kept = amounts["Logs"] * days(logs["loki"]["loki"]["limits_config"]["retention_period"])
+        room = quantity(logs["loki"]["singleBinary"]["persistence"]["size"])
+        found.append(Limit("Disk of Loki", kept, room, "bytes", "an object store, or a larger volume"))
+    if not tempo["networkPolicy"]["objectStore"]:
+        kept = amounts["Traces"] * days(tempo["tempo"]["tempo"]["retention"])
+        room = quantity(tempo["tempo"]["persistence"]["size"])
+        found.append(Limit("Disk of Tempo", kept, room, "bytes", "an object store, or a larger volume"))
+    return sorted(found, key=lambda limit: -limit.share)
+
+
+def first_limit(environment: str, pods: int, rate: float) -> str:
+    """Return in words how many services of a kind an environment takes, and what ends first."""
+    count = int(limits(ROOT, environment, Load(1, pods, rate))[0].share <= 1)
+    while count and limits(ROOT, environment, Load(2 * count, pods, rate))[0].share <= 1 and count < 1_000_000:
+        count *= 2
+    step = count
+    while step > 1:
+        step //= 2
+        if limits(ROOT, environment, Load(count + step, pods, rate))[0].share <= 1:
+            count += step
+    ends = limits(ROOT, environment, Load(count + 1, pods, rate))[0]
+    return f"The first limit is met above {count:,} services: {ends.what}. Then: {ends.grow}."
+
+
+def days(text: str) -> float:
+    """Return a retention such as ``48h`` or ``30d`` in days."""
+    return float(text[:-1]) / {"h": 24, "d": 1}[text[-1]]
+
+
 def size(count: float) -> str:
     """Return a count of bytes as people read it."""
     for unit in ("B", "KiB", "MiB", "GiB"):
@@ -249,6 +329,13 @@ def main(
                     line.what: line.amount if math.isfinite(line.amount) else None
                     for line in estimate(ROOT, environment, load)
                 },
+                "limits": {
+                    count: {
+                        limit.what: round(limit.share, 4)
+                        for limit in limits(ROOT, environment, Load(count, pods, rate))
+                    }
+                    for count in SERVICES
+                },
             }
             for environment in ENVIRONMENTS
         }
@@ -270,6 +357,14 @@ def main(
         table = Table("what", "amount", "from", title=title, title_justify="left")
         for line in estimate(ROOT, environment, load):
             table.add_row(line.what, str(line), line.formula)
+        out.print(table)
+        title = f"Used of each limit in {environment}, services of {pods} pods at {rate:g} requests a second"
+        table = Table("limit", *(f"{count:,}" for count in SERVICES), "then", title=title, title_justify="left")
+        by_count = {count: limits(ROOT, environment, Load(count, pods, rate)) for count in SERVICES}
+        for nearest in by_count[SERVICES[-1]]:
+            shares = [next(limit.share for limit in found if limit.what == nearest.what) for found in by_count.values()]
+            table.add_row(nearest.what, *(f"{share:.1%}" for share in shares), nearest.grow)
+        table.caption = first_limit(environment, pods, rate)
         out.print(table)
     table = Table("constant", "value", "source", title="Constants", title_justify="left")
     for name, constant in CONSTANTS.items():

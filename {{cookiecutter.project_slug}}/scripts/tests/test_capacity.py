@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,22 @@ def test_an_estimate_grows_with_the_load(environment: str) -> None:
     idle = amounts(environment, Load(1, 2, 0))
     assert idle["Traces"] == 0
     assert idle["Exemplars reach back"] == idle["Queue fills in an outage after"] == float("inf")
+
+
+@pytest.mark.parametrize("environment", capacity.ENVIRONMENTS)
+def test_limits_come_nearer_with_every_service_and_the_first_is_named(environment: str) -> None:
+    def shares(services: int) -> dict[str, float]:
+        return {limit.what: limit.share for limit in capacity.limits(ROOT, environment, Load(services, 2, 10))}
+
+    one, thousand = shares(1), shares(1000)
+    assert all(thousand[what] > one[what] for what in one)
+    found = re.fullmatch(
+        r"The first limit is met above ([\d,]+) services: (.+?)\. Then: .+\.", capacity.first_limit(environment, 2, 10)
+    )
+    fits = int(found[1].replace(",", ""))
+    assert max(shares(fits).values()) <= 1 if fits else True
+    beyond = shares(fits + 1)
+    assert beyond[found[2]] == max(beyond.values()) > 1
 
 
 def test_the_command_prints_both_environments_and_its_constants() -> None:

@@ -1,4 +1,4 @@
-"""Runs every measurement on a fresh bake and writes docs/benchmarks/README.md and datapath.svg."""
+"""Runs every measurement on a fresh bake; writes docs/benchmarks/ and the constants of `make capacity`."""
 
 from __future__ import annotations
 
@@ -58,8 +58,20 @@ def main() -> int:
                 measured = step("constants", constants.measure, stack)
             finally:
                 stack.stop()
-        known = constants.known(declared)
-    results = Results(waited, costs, rows, long_rows, long_memory, limits, growth, measured, known)
+        with Processes(folder / "three-logs") as processes:
+            stack = Stack(declared, processes, folder / "three")
+            try:
+                saturation = step("three ingestors", capacity.saturation, stack)
+            finally:
+                stack.stop()
+    measured |= {
+        "ingestor_memory": growth[0].resident["ingestor"],
+        "collector_requests": limits.collector_requests,
+        "receive_samples": saturation.one,
+        "receive_ratio": saturation.ratio,
+    }
+    constants.write(measured)
+    results = Results(waited, costs, rows, long_rows, long_memory, limits, growth, saturation, constants.known())
     OUT.mkdir(parents=True, exist_ok=True)
     text = page(results)
     (OUT / "README.md").write_text(text)

@@ -7,7 +7,9 @@ is small; it is still on the same cores.
 
 from __future__ import annotations
 
+import json
 import random
+import re
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -21,14 +23,17 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceResponse,
 )
 
+from tests.e2e import toolchain
 from tests.e2e.datapath.bench.synthetic import Service, durations, request
 from tests.e2e.datapath.bench.usage import Usage, usage
+from tests.e2e.datapath.declared import replace_flags
 from tests.e2e.datapath.stack import Stack
-from tests.e2e.processes import LOOPBACK, wait_until
+from tests.e2e.processes import HTTP, LOOPBACK, wait_until
 
 SPANS = 4
 REQUESTS_PER_MESSAGE = 128  # the SDK's batch of 512 spans
 SECONDS = 12
+SENDERS, MESSAGES = 4, 100  # to Receive: its end is that of the messages, or of the time
 PROCESSES = ("collector", "router", "ingestor", "query", "query-frontend", "app")
 RATE = 5  # requests/s of one simulated service
 
@@ -93,10 +98,9 @@ def lines(service: str, requests: int) -> bytes:
 
 @dataclass(frozen=True)
 class Limits:
-    """Requests/s through the collector; histogram samples/s and requests/s that they may stand for through Receive."""
+    """Requests/s through the collector."""
 
     collector_requests: float
-    receive_samples: float
 
 
 @dataclass(frozen=True)
@@ -121,25 +125,89 @@ def limits(stack: Stack) -> Limits:
     finally:
         sink.stop()
         stack.traces.start()
-    services = [Service(f"flood-{number}", "native", time.time()) for number in range(200)]
-    rng = random.Random(2)
-    for service in services:
-        service.observe(durations(rng, False, 50) + durations(rng, True, 50))
-    start, samples, moment = time.monotonic(), 0, time.time() - 60
-    with httpx.Client(trust_env=False, timeout=60) as client:
-        while time.monotonic() < start + SECONDS:
+    return Limits(collector)
+
+
+@dataclass(frozen=True)
+class Saturation:
+    """Native histogram samples/s that one ingestor takes, and three that keep each sample three times."""
+
+    one: float
+    three: float
+
+    @property
+    def ratio(self) -> float:
+        return self.three / self.one
+
+
+def saturation(stack: Stack) -> Saturation:
+    """Send to a router as fast as is taken, with one ingestor behind it and with three; ``stack`` is not started yet."""
+    stack.start("ingestor", "router")
+    one = _flood_receive(stack)
+    stack.stop("router")
+    names = ["ingestor", "ingestor-1", "ingestor-2"]
+    for name in names[1:]:
+        table = {
+            "--http-address": stack.address(name),
+            "--grpc-address": stack.address(name, "grpc"),
+            "--remote-write.address": stack.address(name, "write"),
+            "--tsdb.path": str(stack.data(name)),
+            "--receive.local-endpoint": stack.address(name, "grpc"),
+            "--receive.capnproto-address": stack.address(name, "capnproto"),
+            "--label": f'receive_replica="{name}"',
+        }
+        arguments = replace_flags(stack.thanos_arguments("ingestor"), table)
+        command = [toolchain.tool("thanos"), *arguments]
+        stack.processes.start(name, command, ready=f"{stack.url(name)}/-/ready")
+    hashrings = stack.folder / "three.json"
+    endpoints = [stack.address(name, "grpc") for name in names]
+    hashrings.write_text(json.dumps([{"hashring": "default", "endpoints": endpoints}]))
+    table = {"--receive.hashrings-file": str(hashrings), "--receive.replication-factor": str(len(names))}
+    stack.changes["router"] = lambda arguments: replace_flags(arguments, table)
+    stack.start("router")
+    three = _flood_receive(stack)
+    kept = [_appended(stack, name) for name in names]
+    # The answer needs two of three; the third gets its copy all the same.
+    assert min(kept[1:]) > 0.9 * max(kept[1:]) > 0, f"samples appended by {names}: {kept}"
+    return Saturation(one, three)
+
+
+def _appended(stack: Stack, name: str) -> float:
+    text = HTTP.get(f"{stack.url(name)}/metrics").text
+    pattern = r"^prometheus_tsdb_head_samples_appended_total\{[^}]*histogram[^}]*\} (\S+)$"
+    return sum(map(float, re.findall(pattern, text, re.M)))
+
+
+def _flood_receive(stack: Stack) -> float:
+    """Return the samples/s that the router takes from ``SENDERS`` for ``SECONDS``; the messages are made beforehand."""
+    url, headers = f"{stack.url('router', 'write')}/api/v1/otlp", {"Content-Type": "application/x-protobuf"}
+    rng, started = random.Random(2), time.time()
+    bodies = []
+    for sender in range(SENDERS):
+        services = [Service(f"flood-{started:.0f}-{sender}-{number}", "native", started) for number in range(200)]
+        for service in services:
+            service.observe(durations(rng, False, 50) + durations(rng, True, 50))
+        made = []
+        for number in range(MESSAGES):
             message, metrics = request(services)
-            moment += 0.1
             for service, metric in zip(services, metrics, strict=True):
-                service.write(metric, moment)
-            answer = client.post(
-                f"{stack.url('router', 'write')}/api/v1/otlp",
-                content=message.SerializeToString(),
-                headers={"Content-Type": "application/x-protobuf"},
-            )
-            answer.raise_for_status()
-            samples += 2 * len(services)
-    return Limits(collector, samples / (time.monotonic() - start))
+                service.write(metric, started - 60 + 0.1 * number)
+            made.append(message.SerializeToString())
+        bodies.append(made)
+    taken = [0] * SENDERS
+    begin = time.monotonic()
+
+    def send(sender: int) -> None:
+        with httpx.Client(trust_env=False, timeout=60) as client:
+            for body in bodies[sender]:
+                if time.monotonic() > begin + SECONDS:
+                    return
+                client.post(url, content=body, headers=headers).raise_for_status()
+                taken[sender] += 2 * 200
+
+    with ThreadPoolExecutor(SENDERS) as pool:
+        list(pool.map(send, range(SENDERS)))
+    return sum(taken) / (time.monotonic() - begin)
 
 
 def _flood(stack: Stack, path: str, body: bytes) -> int:

@@ -1,33 +1,35 @@
 """The constants behind a bake's ``make capacity``, measured on the simulator and real Thanos.
 
-    python -m tests.e2e.datapath.bench.constants     print them; they go into scripts/capacity.py by hand
+    python -m tests.e2e.datapath.bench.constants     print them
 
-``make bench`` measures them too and sets them beside what scripts/capacity.py says.
+``make bench`` measures them too, with those of throughput (capacity.py), and writes them into scripts/constants.yaml.
 
 Not measured here: how far Tempo and Loki compress (neither is part of the stack), which stay estimates.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import random
+import re
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import astuple, dataclass
 from pathlib import Path
 
 import httpx
+import yaml
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 
-from tests.e2e.bake import bake
+from tests.e2e.bake import TEMPLATE, bake
 from tests.e2e.datapath.bench.synthetic import Service, durations, request
 from tests.e2e.datapath.bench.usage import usage
 from tests.e2e.datapath.declared import Declared
 from tests.e2e.datapath.stack import Stack
 from tests.e2e.processes import Processes
 
+FILE = TEMPLATE / "{{cookiecutter.project_slug}}" / "scripts" / "constants.yaml"
 SECONDS = 125  # of real traffic: one chunk of 120 samples, at an export a second
 RATE = 5  # requests/s
 SERIES = 2000  # made ones, to see what a series costs
@@ -66,7 +68,7 @@ class Tap:
 
 
 def measure(stack: Stack) -> dict[str, float]:
-    """Return the constants by their names in scripts/capacity.py; ``stack`` is not started yet, and ends stopped."""
+    """Return the constants by their names in scripts/constants.yaml; ``stack`` is not started yet, and ends stopped."""
     tap = Tap().into(stack)
     stack.start()
     stack.warm_up()
@@ -97,18 +99,28 @@ def measure(stack: Stack) -> dict[str, float]:
     return result | {"histogram_sample": busy["histogram"], "float_sample": quiet["float"]}
 
 
-def known(declared: Declared) -> dict[str, tuple[float, str]]:
-    """Return value and unit of each constant that the baked scripts/capacity.py calls measured."""
-    script = declared.platform / "scripts" / "capacity.py"
-    spec = importlib.util.spec_from_file_location("baked_capacity", script)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return {
-        name: (constant.value, constant.unit)
-        for name, constant in module.CONSTANTS.items()
-        if constant.source.startswith("measured")
-    }
+def write(measured: Mapping[str, float]) -> None:
+    """Write what was measured into the template's scripts/constants.yaml, to three digits.
+
+    Raises:
+        AssertionError: a name is not there, or a constant that is called measured was not measured.
+    """
+    told = {name for name, entry in known().items() if entry["source"].startswith("measured")}
+    assert told == measured.keys(), f"measured and told differ by {sorted(told ^ measured.keys())}"
+    text = FILE.read_text()
+    for name, value in measured.items():
+        text = re.sub(rf"^{name}: {{value: [^,]+", f"{name}: {{value: {rounded(value)}", text, flags=re.M)
+    FILE.write_text(text)
+
+
+def rounded(value: float) -> str:
+    """Return a number to three digits, as YAML and people read it."""
+    return f"{float(f'{value:.3g}'):.10f}".rstrip("0").rstrip(".")
+
+
+def known() -> dict[str, dict]:
+    """Return value, unit and source of each constant in the template's scripts/constants.yaml."""
+    return yaml.safe_load(FILE.read_text())
 
 
 def exemplars_of_an_export(stack: Stack) -> float:

@@ -10,7 +10,7 @@ from pathlib import Path
 import matplotlib
 
 from tests.e2e import toolchain
-from tests.e2e.datapath.bench import capacity, histograms, longterm, overhead
+from tests.e2e.datapath.bench import capacity, constants, histograms, longterm, overhead
 
 matplotlib.use("svg")
 from matplotlib import pyplot
@@ -25,8 +25,8 @@ class Results:
     longterm_memory: dict[str, int]
     limits: capacity.Limits
     growth: list[capacity.Growth]
-    constants: dict[str, float]
-    known: dict[str, tuple[float, str]]
+    saturation: capacity.Saturation
+    known: dict[str, dict]
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:
@@ -46,7 +46,7 @@ def page(results: Results) -> str:
     cores, machine = os.cpu_count(), platform.machine()
     sections = [
         "# Benchmarks of the data path",
-        "`make bench` measures this and writes this page and the plot (about eight minutes on 2 cores; it needs what `make e2e` "
+        "`make bench` measures this and writes this page and the plot (about nine minutes on 2 cores; it needs what `make e2e` "
         f"needs). Last run: {cores} cores, {machine}, Linux, {versions}, parts and load on the same machine. Absolute "
         "numbers are this machine's; compare the ratios. Method: the modules of `tests/e2e/datapath/bench/`.",
         "## Native or classic histograms",
@@ -107,8 +107,12 @@ def page(results: Results) -> str:
         "## Room and growth",
         f"One collector took and delivered {results.limits.collector_requests:,.0f} simulated requests/s "
         f"({capacity.SPANS} spans each, through the queue on disk); one router with one ingestor took "
-        f"{results.limits.receive_samples:,.0f} native histogram samples/s. A checkout simulator exports a few every "
+        f"{results.saturation.one:,.0f} native histogram samples/s. A checkout simulator exports a few every "
         "interval, so traces set the limit, not metrics.",
+        f"Three ingestors at replication factor 3, to saturation: {results.saturation.three:,.0f} samples/s in, against "
+        f"{results.saturation.one:,.0f} with one ingestor on the same cores: {results.saturation.ratio:.2f} ×. Each sample is "
+        "written three times, so 0.33 × is what the same work costs; on nodes of their own the three together take about what "
+        "one takes.",
         f"Services of {capacity.RATE} requests/s with an export every second:",
         table(
             ["services", *(f"{name}: MB (cores)" for name in capacity.PROCESSES)],
@@ -121,13 +125,14 @@ def page(results: Results) -> str:
             ],
         ),
         "## Constants of `make capacity`",
-        "What a platform's `make capacity` counts with, measured again; it changes when somebody changes "
-        "`scripts/capacity.py`. How far Tempo and Loki compress is an estimate there, since neither runs here.",
+        "What a platform's `make capacity` counts with: this run wrote them into `scripts/constants.yaml`. How far Tempo and "
+        "Loki compress is an estimate there, since neither runs here.",
         table(
-            ["constant", "measured now", "in `make capacity`", "unit"],
+            ["constant", "value", "unit"],
             [
-                [f"`{name}`", f"{results.constants[name]:,.1f}", f"{value:,g}", unit]
-                for name, (value, unit) in results.known.items()
+                [f"`{name}`", constants.rounded(entry["value"]), entry["unit"]]
+                for name, entry in results.known.items()
+                if entry["source"].startswith("measured")
             ],
         ),
         "![Errors of p95, bytes of the blocks, memory and CPU by number of services](datapath.svg)",
