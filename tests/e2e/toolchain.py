@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -250,6 +250,14 @@ def python(requirements: Path, *more: Path) -> Path:
     if not folder.is_dir():
         _build_into(folder, f"the Python environment of {requirements.name} (under 1 min)", make)
     return folder.with_suffix(".venv")
+
+
+def made(name: str, title: str, build: Callable[[Path], None]) -> Path:
+    """Return the folder ``name`` of the cache, which ``build`` fills where it is missing."""
+    folder = cache_root() / name
+    if not folder.is_dir():
+        _build_into(folder, title, build)
+    return folder
 
 
 def _build_into(folder: Path, title: str, build) -> None:
