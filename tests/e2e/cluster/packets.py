@@ -8,7 +8,7 @@ import sys
 from tests.e2e.cluster.node import Node, run
 from tests.e2e.gitops.kube import Manifest
 
-# Reads addresses and ports on standard input's stead (the first argument), and prints those that accepted.
+# Takes addresses and ports as its argument, and prints which accepted. A filter drops packets, so silence is a refusal.
 _CONNECT = """
 import json, socket, sys
 from concurrent.futures import ThreadPoolExecutor
@@ -33,16 +33,16 @@ def namespaces(node: Node) -> dict[str, str]:
     return found
 
 
-def connections(node: Node, client: str, targets: list[tuple[str, int]]) -> set[tuple[str, int]]:
-    """Return which targets (address, port) accept a connection from the pod at the address ``client``."""
-    command = ["nsenter", f"--net={namespaces(node)[client]}", sys.executable, "-c", _CONNECT, json.dumps(targets)]
+def connections(node: Node, namespace: str, targets: list[tuple[str, int]]) -> set[tuple[str, int]]:
+    """Return which targets (address, port) accept a connection from a pod, by the path of its network namespace."""
+    command = ["nsenter", f"--net={namespace}", sys.executable, "-c", _CONNECT, json.dumps(targets)]
     answers = json.loads(run(*node.enter, *command))
     return {target for target, answer in zip(targets, answers, strict=True) if answer}
 
 
-def listening(node: Node, address: str) -> set[int]:
+def listening(node: Node, namespace: str) -> set[int]:
     """Return the TCP ports on which something in a pod listens for other pods."""
-    command = ["nsenter", f"--net={namespaces(node)[address]}", "ss", "-Hltn"]
+    command = ["nsenter", f"--net={namespace}", "ss", "-Hltn"]
     found = [line.split()[3].rsplit(":", 1) for line in run(*node.enter, *command).splitlines()]
     return {int(port) for host, port in found if not host.startswith(("127.", "[::1]"))}
 

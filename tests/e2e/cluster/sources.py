@@ -224,7 +224,7 @@ class AppImage:
                         layer.add(Path(file), file)
 
             Image(fill, base=system() / "layer.tar").write(base)
-            store = ["buildah", "--root", folder / "store", "--runroot", folder / "run", "--storage-driver", "vfs"]
+            store = ["buildah", "--root", folder / "store", "--runroot", folder / "run", "--storage-driver", "overlay"]
             build = ["bud", "--isolation", "chroot", "--network", "host", "--pull-never", "--quiet"]
             names = {key: os.environ[key] for key in sorted(os.environ) if key.startswith("PIP_")}
             build += [
