@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -255,13 +255,20 @@ def python(requirements: Path, *more: Path) -> Path:
     return folder.with_suffix(".venv")
 
 
+def made(name: str, title: str, build: Callable[[Path], None]) -> Path:
+    """Return the folder ``name`` of the cache, which ``build`` fills where it is missing."""
+    folder = cache_root() / name
+    if not folder.is_dir():
+        _build_into(folder, title, build)
+    return folder
+
+
 def azurite() -> Path:
     """Return Azurite's blob server, installed by npm the first time.
 
     Raises:
         ToolchainError: npm is missing, or the installation failed (its last lines are in the message).
     """
-    folder = cache_root() / f"azurite-{AZURITE_VERSION}"
 
     def make(out: Path) -> None:
         if not shutil.which("npm"):
@@ -269,8 +276,7 @@ def azurite() -> Path:
         options = ["--no-save", "--no-package-lock", "--no-audit", "--no-fund", "--ignore-scripts"]
         _run(["npm", "install", *options, "--prefix", str(out), f"azurite@{AZURITE_VERSION}"], out, {})
 
-    if not folder.is_dir():
-        _build_into(folder, f"Azurite {AZURITE_VERSION} (under 1 min)", make)
+    folder = made(f"azurite-{AZURITE_VERSION}", f"Azurite {AZURITE_VERSION} (under 1 min)", make)
     return folder / "node_modules" / ".bin" / "azurite-blob"
 
 

@@ -1,13 +1,57 @@
-"""What the cluster suite needs of a machine, said before its first test."""
+"""What the cluster suite needs of a machine, said before its first test, and the platform that its tests share."""
 
 from __future__ import annotations
 
+import os
+import time
+from collections.abc import Iterator
+
 import pytest
 
-from tests.e2e.cluster.cluster import missing
+from tests.e2e.cluster.cluster import cluster, missing
+from tests.e2e.cluster.platform import Platform, prepare
+
+_said: list[str] = []
 
 
 def pytest_sessionstart() -> None:
     """End at once where no node can run, with what is missing: a suite that skips itself proves nothing."""
     if problems := missing():
         pytest.exit("no node can run on this machine, which lacks\n  " + "\n  ".join(problems), returncode=3)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say what was real, and what took how long."""
+    for line in _said:
+        terminalreporter.write_line(f"cluster: {line}")
+
+
+def _say(line: str) -> None:
+    print(f"cluster: {line}", flush=True)
+    _said.append(line)
+
+
+@pytest.fixture(scope="session")
+def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
+    """The default platform, environment local, on one node: every Application Synced and Healthy."""
+    if not os.environ.get("UPSTREAM_CHARTS"):
+        pytest.skip("no charts: UPSTREAM_CHARTS names no folder with the upstream charts, and stand-ins run nothing")
+    folder = tmp_path_factory.mktemp("cluster")
+    with cluster(folder / "cluster") as running:
+        made = prepare(folder / "platform", running)
+        for source in ("archive", "built here", "public registry", "stand-in"):
+            _say(f"{source}: {', '.join(_short(name) for name in made.sources.of(source)) or 'no image'}")
+        if lacking := made.sources.of("nowhere"):
+            pytest.skip(
+                f"no source has {', '.join(map(_short, lacking))}: E2E_IMAGES names no folder with their archives"
+            )
+        started = time.monotonic()
+        made.script("up", timeout=900)
+        made.seconds["from an empty cluster to all Healthy"] = time.monotonic() - started
+        for what, seconds in made.seconds.items():
+            _say(f"{what}: {seconds:.0f} s")
+        yield made
+
+
+def _short(name: str) -> str:
+    return name.rsplit("/", 1)[-1]

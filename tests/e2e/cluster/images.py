@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import subprocess
 import tarfile
 import tempfile
@@ -21,8 +22,14 @@ _OCI = "application/vnd.oci.image"
 
 def push_archive(registry: Registry, archive: Path, name: str) -> None:
     """Push an archive (docker's format) or a folder (OCI layout) under the name that a manifest asks for."""
-    command = [tool("crane"), "push", archive, f"{registry.host}/{full_name(name)}"]
+    command = [tool("crane"), "push", archive, address(registry, name)]
     subprocess.run(command, check=True, capture_output=True, env={**os.environ, **registry.trust})
+
+
+def address(registry: Registry, name: str) -> str:
+    """Return where in the registry a node looks for an image."""
+    full = full_name(name)
+    return full if full.startswith(f"{registry.host}/") else f"{registry.host}/{full}"
 
 
 def full_name(name: str) -> str:
@@ -81,7 +88,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class Image:
-    """An image to write: ``fill`` adds its files, the rest is its configuration."""
+    """An image to write: ``fill`` adds its files on top of ``base`` (a layer), the rest is its configuration."""
 
     fill: Callable[[Layer], None]
     entrypoint: Sequence[str] = ()
@@ -89,6 +96,7 @@ class Image:
     user: str = ""
     env: Mapping[str, str] = field(default_factory=dict)
     folder: str = "/"
+    base: Path | None = None
 
     def push(self, registry: Registry, name: str) -> None:
         """Write the image and push it under the name that a manifest asks for."""
@@ -102,7 +110,10 @@ class Image:
         blobs.mkdir(parents=True)
         with tarfile.open(blobs / "layer", "w", format=tarfile.GNU_FORMAT) as archive:
             self.fill(Layer(archive))
-        layer = _named(blobs / "layer")
+        layers = [_named(blobs / "layer")]
+        if self.base:
+            shutil.copyfile(self.base, blobs / "base")
+            layers.insert(0, _named(blobs / "base"))
         config = {
             "User": self.user,
             "Env": [f"{key}={value}" for key, value in {"PATH": "/usr/local/bin:/usr/bin:/bin", **self.env}.items()],
@@ -110,13 +121,13 @@ class Image:
             "Cmd": list(self.command) or None,
             "WorkingDir": self.folder,
         }
-        root = {"type": "layers", "diff_ids": [layer["digest"]]}
+        root = {"type": "layers", "diff_ids": [layer["digest"] for layer in layers]}
         about = {"architecture": "amd64", "os": "linux", "config": config, "rootfs": root}
         manifest = {
             "schemaVersion": 2,
             "mediaType": f"{_OCI}.manifest.v1+json",
             "config": {"mediaType": f"{_OCI}.config.v1+json", **_blob(blobs, about)},
-            "layers": [{"mediaType": f"{_OCI}.layer.v1.tar", **layer}],
+            "layers": [{"mediaType": f"{_OCI}.layer.v1.tar", **layer} for layer in layers],
         }
         entry = {"mediaType": f"{_OCI}.manifest.v1+json", **_blob(blobs, manifest)}
         (out / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [entry]}))

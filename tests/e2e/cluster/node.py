@@ -193,10 +193,11 @@ class Node:
             file = self.folder / "sysctl" / key
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(Path("/proc/sys", key).read_bytes())
-        for name in REGISTRIES:
+        mirrors = {name: f"https://{self.registry.host}/v2/{name}" for name in REGISTRIES}
+        mirrors[self.registry.host] = f"https://{self.registry.host}/v2"
+        for name, mirror in mirrors.items():
             hosts = self.folder / "hosts" / name / "hosts.toml"
             hosts.parent.mkdir(exist_ok=True)
-            mirror = f"https://{self.registry.host}/v2/{name}"
             hosts.write_text(
                 f'server = "{mirror}"\n[host."{mirror}"]\n  capabilities = ["pull", "resolve"]\n'
                 f'  override_path = true\n  ca = "{self.registry.authority}"\n'
