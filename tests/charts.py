@@ -66,7 +66,9 @@ def value_files(chart: Path, environment: str) -> list[Path]:
 
 def merged_values(chart: Path, environment: str) -> dict:
     """All values of a chart in an environment."""
-    return functools.reduce(merge, (yaml.safe_load(file.read_text()) or {} for file in value_files(chart, environment)), {})
+    return functools.reduce(
+        merge, (yaml.safe_load(file.read_text()) or {} for file in value_files(chart, environment)), {}
+    )
 
 
 def facts(platform: Path, environment: str) -> dict[str, dict]:

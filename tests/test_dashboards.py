@@ -139,7 +139,11 @@ def test_rates_follow_the_width_of_the_panel(platform: Platform) -> None:
         for panel in panels(json.loads(path.read_text())):
             for target in panel.get("targets", []):
                 assert not re.search(fixed, target.get("expr", "")), f"{path.name}: {panel['title']}"
-    queries = [each["query"] for each in checks.walk(charts.facts(folder, "production")["dataSources"]) if "rate(" in str(each.get("query", ""))]
+    queries = [
+        each["query"]
+        for each in checks.walk(charts.facts(folder, "production")["dataSources"])
+        if "rate(" in str(each.get("query", ""))
+    ]
     assert len(queries) == 3
     assert [query for query in queries if "[$$__rate_interval]" not in query or re.search(fixed, query)] == []
 

@@ -252,7 +252,12 @@ IN_GIT = {
         "{name: traceID,",
         "exemplar-label-wrong",
     ),
-    "data source renamed": ("tempo/platform.yaml", "      tempo:\n        name:", "      traces:\n        name:", "datasource-wrong"),
+    "data source renamed": (
+        "tempo/platform.yaml",
+        "      tempo:\n        name:",
+        "      traces:\n        name:",
+        "datasource-wrong",
+    ),
     "panel query on _count": (
         *(
             "grafana/dashboards/checkout-red.json",

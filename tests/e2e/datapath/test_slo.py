@@ -79,10 +79,7 @@ def test_every_alert_leads_on(declared: Declared, tmp_path: Path) -> None:
     """Run-book section, dashboard and trace search of each alert are there."""
     runbook = (declared.platform / "docs/runbook.md").read_text()
     anchors = {line.lstrip("# ").lower() for line in runbook.splitlines() if line.startswith("#")}
-    uids = {
-        yaml.safe_load(p.read_text())["uid"]
-        for p in declared.platform.glob("platform-apps/*/dashboards/*.json")
-    }
+    uids = {yaml.safe_load(p.read_text())["uid"] for p in declared.platform.glob("platform-apps/*/dashboards/*.json")}
     alerts = [
         rule
         for path in rules(declared, tmp_path)
