@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ from tests.e2e import toolchain
 from tests.e2e.datapath.declared import Declared, merge
 from tests.e2e.datapath.stack import LONG_TERM, Stack
 from tests.e2e.datapath.stores import HttpService, LogStore, Refused, TraceStore
+from tests.e2e.datapath.test_doctor import doctor
 from tests.e2e.datapath.test_pipeline import every_second
 from tests.e2e.datapath.test_slo import COMPRESSED, FAST, changed, rules
 from tests.e2e.processes import HTTP, wait_until
@@ -207,6 +209,25 @@ def test_a_silence_mutes_and_survives_a_restart(stack: Stack, receiver: Receiver
         assert len(receiver.of("page", "firing")) == before
     finally:
         HTTP.delete(f"{api}/silence/{made}")
+
+
+def test_the_doctor_sends_a_page(stack: Stack, receiver: Receiver, tmp_path: Path) -> None:
+    platform = Path(shutil.copytree(stack.declared.platform, tmp_path / "platform"))
+    folder = platform / "platform-apps" / "alertmanager"
+    production, example = (
+        yaml.safe_load((folder / name).read_text()) for name in ("values-production.yaml", "receivers-example.yaml")
+    )
+    (folder / "values-production.yaml").write_text(yaml.safe_dump(merge(production, example)))
+    where = f"--alertmanager-url={stack.url('alertmanager')}"
+    hops = {
+        hop["hop"]: hop for hop in json.loads(doctor(stack, platform, "--json", where, "--test-page").stdout)["hops"]
+    }
+    assert {hops[name]["status"] for name in ("Alerts", "Receivers", "Test page")} == {"ok"}, hops
+    assert "TestPage sent by pagerduty, slack" in hops["Test page"]["evidence"]
+    pages = [
+        alert["labels"]["alertname"] for name, each in receiver.notified if name == "page" for alert in each["alerts"]
+    ]
+    assert "TestPage" in pages
 
 
 def fires(stack: Stack, alert: str, labels: str = "") -> float | None:
