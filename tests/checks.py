@@ -30,9 +30,10 @@ else:
     import tomli as tomllib
 
 Problems = Iterator[str]
-# Files whose own language has braces: Helm's, GitHub's, Prometheus' and Grafana's. Jinja never touches them.
+# Files whose own language has braces: Helm's, GitHub's, Prometheus', Alertmanager's and Grafana's. Jinja never touches them.
 OWN_BRACES = re.compile(
-    r"(^|/)templates/|^\.github/|/dashboards/|^platform-apps/[^/]+/tests/|\.tpl$|\.py$|^scripts/|\.tf$|\.tftest\.hcl$"
+    r"(^|/)templates/|^\.github/|/dashboards/|^platform-apps/[^/]+/tests/|^platform-apps/alertmanager/(values|receivers)"
+    r"|\.tpl$|\.py$|^scripts/|\.tf$|\.tftest\.hcl$"
 )
 TEMPLATE = re.compile(r"(^|/)templates/")
 # A value that an upstream chart hands to tpl, so that it can follow other values.

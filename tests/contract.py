@@ -36,6 +36,8 @@ SERVICES = {
     "thanos-store-gateway-headless": ("observability", {10901, 10902}),
     "thanos-rule": ("observability", {10901, 10902}),
     "thanos-rule-headless": ("observability", {10901, 10902}),
+    "alertmanager": ("observability", {9093}),
+    "alertmanager-headless": ("observability", {9093}),
     "thanos-compact": ("observability", {10902}),
     "thanos-compact-headless": ("observability", {10902}),
     "tempo": ("observability", {3200, 4317, 4318}),
@@ -44,6 +46,7 @@ SERVICES = {
     "loki-headless": ("observability", {3100}),
     "otel-collector": ("observability", {4317, 4318}),
     "argocd-server": ("argocd", {80, 443}),
+    "argocd-application-controller-metrics": ("argocd", {8082}),
 }
 METRIC = "http_server_request_duration_seconds"
 METRIC_LABELS = {
@@ -349,9 +352,12 @@ CONTRACT = (
     ),
     Fact(
         "full names",
-        {"grafana", "tempo", "loki"},
+        {"grafana", "tempo", "loki", "alertmanager"},
         together(
-            *(data(f"platform-apps/{c}/values.yaml", c, "fullnameOverride") for c in ("grafana", "tempo", "loki"))
+            *(
+                data(f"platform-apps/{c}/values.yaml", c, "fullnameOverride")
+                for c in ("grafana", "tempo", "loki", "alertmanager")
+            )
         ),
     ),
     Fact("namespaces of workloads", application_namespaces, workload_namespaces),
@@ -408,6 +414,18 @@ CONTRACT = (
         "the trace id's header",
         {"X-Trace-Id", "x-trace-id"},
         text(r"(?i)(?<!-)\b(x-trace-?id)\b", "app/*.py", "docs/*.md", "README.md"),
+    ),
+    Fact(
+        "the size of the ingestors' volumes",
+        lambda p: {
+            (name.rpartition("values")[2], value)
+            for name, value in data("platform-apps/thanos-receive/values*.yaml", "ingestor", "persistence", "size")(p)
+        },
+        lambda p: (
+            (name, (name.rpartition("values")[2], value))
+            for name, value in data("platform-apps/thanos-ruler/values*.yaml", "watch", "ingestorVolume")(p)
+        ),
+        all=True,
     ),
     # Secrets, versions, answers
     Fact("Grafana's login", {"grafana-admin"}, data("platform-apps/grafana/values.yaml", "admin", "existingSecret")),

@@ -11,6 +11,7 @@ SOURCES = ROOT / "{{cookiecutter.project_slug}}"
 # What runs: the files that say its version, and what precedes it there.
 _PINS = {
     "argocd": ("terraform/modules/argocd-server/values.yaml", r"quay\.io/argoproj/argocd, tag: v"),
+    "alertmanager": ("platform-apps/alertmanager/values.yaml", r"/prometheus/alertmanager, tag: v"),
     "thanos": ("platform-apps/thanos-*/values.yaml", r"/thanos/thanos, tag: v"),
     "collector": ("platform-apps/otel-collector/values.yaml", r"/opentelemetry-collector-k8s:"),
     "instrumentation": ("platform-apps/otel-instrumentation/values.yaml", r"/autoinstrumentation-python:"),

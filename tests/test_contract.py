@@ -36,6 +36,7 @@ MUTATIONS = {
     "addresses of Services": (QUERY, ":10902", ":9090"),
     "names of Services": (LOKI, "http://loki.", "http://loki-gateway."),
     "paths of Receive": (RECEIVE_FACTS, "/api/v1/otlp", "/otlp"),
+    "the size of the ingestors' volumes": (RECEIVE, "size: 10Gi", "size: 20Gi"),
     "full names of the Thanos releases": (RECEIVE, "fullnameOverride: thanos", "fullnameOverride: receive"),
     "namespaces of workloads": ("platform-apps/tempo/application.yaml", "observability", "tracing"),
     "the app's Service": ("k8s/helm-charts/flask-app/templates/service.yaml", "http", "web"),

@@ -44,7 +44,8 @@ class Tool:
     ``packages`` maps a program's name to its package path below the module. ``wrapped`` builds from a small module of our
     own, for modules whose ``replace`` lines point at folders that their archive does not contain; ``staging`` is the version
     of the modules in those folders where the module itself requires none. ``mains`` is a folder of our own ``main``
-    packages: a program's path is then below it, and the module is what they import.
+    packages: a program's path is then below it, and the module is what they import. ``absent`` is a path
+    that a program embeds and the archive lacks (a web interface, built before a release): an empty file stands in for it.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Tool:
     wrapped: bool = False
     staging: str = ""
     mains: Path | None = None
+    absent: str = ""
 
 
 _KUBE_VERSION_VAR = "k8s.io/component-base/version"
@@ -98,6 +100,14 @@ TOOLS = {
             {"thanos": "cmd/thanos"},
             "3-7",
             tags="netgo slicelabels",
+        ),
+        Tool(
+            "alertmanager",
+            "github.com/prometheus/alertmanager",
+            f"v{pinned('alertmanager')}",
+            {"alertmanager": "cmd/alertmanager", "amtool": "cmd/amtool"},
+            "2-4",
+            absent="ui/app/dist/index.html",
         ),
         Tool("promtool", "github.com/prometheus/prometheus", "v0.316.0", {"promtool": "cmd/promtool"}, "2-4"),
         Tool(
@@ -338,10 +348,24 @@ def _build(spec: Tool, out: Path) -> None:
         else:
             # The module's own `replace` lines count only when it is the main module.
             work, env = source, {**env, "GOFLAGS": "-mod=readonly"}
+            if spec.absent:
+                work = _completed(source, Path(scratch) / "source", spec.absent)
         for program, package in spec.packages.items():
             target = f"{spec.module}/{package}".rstrip("/") if spec.wrapped else f"./{package}"
             args = [_go(), "build", "-trimpath", "-ldflags", f"-s -w {spec.ldflags}".strip(), "-o", str(out / program)]
             _run([*args, *(["-tags", spec.tags] if spec.tags else []), target], work, env)
+
+
+def _completed(source: Path, copy: Path, absent: str) -> Path:
+    """Return a copy of a module's source (which is read-only) that has an empty file at the path ``absent``."""
+    shutil.copytree(source, copy)
+    missing = copy / absent
+    for folder in missing.relative_to(copy).parents:
+        if (copy / folder).is_dir():
+            (copy / folder).chmod(0o755)
+    missing.parent.mkdir(parents=True)
+    missing.touch()
+    return copy
 
 
 def _wrapper_module(spec: Tool, upstream: str) -> str:

@@ -20,7 +20,7 @@ from tests.e2e.datapath.stack import python_environment
 def main() -> int:
     """Build the tools, the collector that a bake's configuration needs, and the simulator's environment."""
     try:
-        for name in ("thanos", "promtool", "helm", "versitygw", "fake-gcs-server"):
+        for name in ("thanos", "promtool", "alertmanager", "helm", "versitygw", "fake-gcs-server"):
             toolchain.tool(name)
         if not azurite_is_missing():
             toolchain.azurite()

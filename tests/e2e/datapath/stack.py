@@ -36,7 +36,9 @@ SCRAPED = {
     "thanos-rule": "rule",
     "thanos-store-gateway": "store-gateway",
     "thanos-compact": "compact",
+    "alertmanager": "alertmanager",
 }
+ALERTMANAGER = f"alertmanager-headless.{NAMESPACE}.svc.cluster.local"
 
 # An ingestor that starts in the minute in which it prunes (every fourth hour) may end with a panic in this function, until
 # the minute is over (thanos-io/thanos#8990, not in 0.42.4). It is started again, as the kubelet does.
@@ -115,7 +117,7 @@ class Stack:
     """Starts and stops the parts of ``declared`` below ``folder``; each part can be started with a change.
 
     A change takes what the part is started with and returns it changed: for ``collector`` and ``scraper`` their
-    configuration, for ``app`` its environment, for a Thanos program its arguments.
+    configuration, likewise for ``alertmanager``, for ``app`` its environment, for a Thanos program its arguments.
     """
 
     declared: Declared
@@ -203,7 +205,10 @@ class Stack:
             NothingReplaced: the baked file has none of one of the addresses.
         """
         inside = f"{NAMESPACE}.svc.cluster.local"
-        targets = {f"{name}-headless.{inside}:10902": self.address(part) for name, part in SCRAPED.items()}
+        ports = {"alertmanager": 9093}
+        targets = {
+            f"{name}-headless.{inside}:{ports.get(name, 10902)}": self.address(part) for name, part in SCRAPED.items()
+        }
         for name, port, store in (("tempo", 3200, self.traces), ("loki-headless", 3100, self.logs)):
             if not isinstance(store, TraceStore | LogStore):  # the stand-ins have no metrics
                 targets[f"{name}.{inside}:{port}"] = f"{LOOPBACK}:{store.port}"
@@ -250,7 +255,12 @@ class Stack:
             table |= {"--data-dir": str(self.data(part)), "--objstore.config-file": str(self.objstore)}
             if part == "rule":
                 managers = self.folder / "alertmanagers.yaml"
-                managers.write_text("alertmanagers: []\n")
+                managers.write_text(
+                    substitute(
+                        self.declared.values("thanos-ruler")["thanos"]["rule"]["alertmanagersConfig"]["value"],
+                        {f"dnssrv+_http._tcp.{ALERTMANAGER}": self.address("alertmanager")},
+                    )
+                )
                 nowhere = self.folder / "no-objstore.yaml"
                 nowhere.touch()
                 table |= {
@@ -263,6 +273,16 @@ class Stack:
         if part in ("ingestor", "router"):  # a default port that two processes on one host cannot share
             arguments.append(f"--receive.capnproto-address={self.address(part, 'capnproto')}")
         return [argument.replace("$(NAME)", f"thanos-{part}-0") for argument in arguments]
+
+    def alertmanager_config(self) -> dict:
+        """Return Alertmanager's baked configuration, and write the templates that it names."""
+        baked = self.declared.values("alertmanager")["alertmanager"]
+        for name, text in baked["templates"].items():
+            (self.data("alertmanager") / name).write_text(text)
+        return substitute(
+            {**baked["config"]},
+            {"/etc/alertmanager/": f"{self.data('alertmanager')}/"},
+        )
 
     def baked_environment(self) -> dict[str, str]:
         """Return the environment that the Instrumentation resource gives an app, sending to our collector."""
@@ -316,6 +336,16 @@ class Stack:
                 ready=self.url(name) + "/readyz",
                 env=env,
                 cwd=self.declared.app,
+            )
+        elif name == "alertmanager":
+            config = change(self.alertmanager_config())
+            path = self.data(name) / "alertmanager.yml"
+            path.write_text(yaml.safe_dump(config))
+            arguments = [f"--config.file={path}", f"--storage.path={self.data(name)}", "--cluster.listen-address="]
+            self.parts[name] = self.processes.start(
+                name,
+                [toolchain.tool(name), *arguments, f"--web.listen-address={self.address(name)}"],
+                ready=self.url(name) + "/-/ready",
             )
         elif name in THANOS:
             arguments = change(self.thanos_arguments(name))

@@ -120,3 +120,9 @@ class DashboardAnswer(BaseModel):
     """Grafana's ``/api/dashboards/uid/<uid>``."""
 
     dashboard: dict[str, Any]
+
+
+class Alert(BaseModel):
+    """One of Alertmanager's ``/api/v2/alerts``."""
+
+    labels: dict[str, str]

@@ -35,6 +35,7 @@ def doctor(
     tempo_url: Annotated[str | None, _url("tempo", "Tempo.")] = None,
     loki_url: Annotated[str | None, _url("loki", "Loki.")] = None,
     grafana_url: Annotated[str | None, _url("grafana", "Grafana.")] = None,
+    alertmanager_url: Annotated[str | None, _url("alertmanager", "Alertmanager.")] = None,
     environment: Annotated[str, typer.Option("--env", envvar="ENV", help="Whose values files to read.")] = "local",
     repository: Annotated[Path, typer.Option("--repo", help="The repository to read.", show_default="this one")] = ROOT,
     context: Annotated[
@@ -49,6 +50,7 @@ def doctor(
     max_age: Annotated[float, typer.Option(min=1, help="How old the newest sample may be (seconds).")] = 120,
     settle: Annotated[float, typer.Option(min=0, help="How long a trace may take to arrive (seconds).")] = 15,
     timeout: Annotated[float, typer.Option(min=0.1, help="How long to wait for each answer (seconds).")] = 5,
+    test_page: Annotated[bool, typer.Option("--test-page", help="Send a page that says it is a test.")] = False,
     json_output: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     grafana_token: Annotated[str | None, typer.Option(envvar="GRAFANA_TOKEN", hidden=True)] = None,
     grafana_user: Annotated[str | None, typer.Option(envvar="GRAFANA_USER", hidden=True)] = None,
@@ -57,14 +59,17 @@ def doctor(
     """Walk from the app to the dashboard, show the evidence at every hop, and name the first that is broken.
 
     Without addresses it looks into the cluster of the kubeconfig and forwards ports while it runs. With any --…-url it
-    leaves the cluster alone and looks at those only. It changes nothing and prints no secret. Grafana's login comes
-    from GRAFANA_TOKEN, or GRAFANA_USER and GRAFANA_PASSWORD, or in a cluster from the Secret grafana-admin.
+    leaves the cluster alone and looks at those only. It prints no secret, and changes nothing, unless it is told to send a
+    test page. Grafana's login comes from GRAFANA_TOKEN, or GRAFANA_USER and GRAFANA_PASSWORD, or in a cluster from the
+    Secret grafana-admin.
 
     Exit status: 0 no hop is broken, 1 one is.
     """
-    given = dict(
-        zip(TARGETS, (collector_url, router_url, receive_url, query_url, tempo_url, loki_url, grafana_url), strict=True)
+    addresses = (
+        *(collector_url, router_url, receive_url, query_url, tempo_url, loki_url, grafana_url),
+        alertmanager_url,
     )
+    given = dict(zip(TARGETS, addresses, strict=True))
     urls = {backend: url for backend, url in given.items() if url}
     with ExitStack() as stack:
         files = Repository(repository.resolve(), environment)
@@ -82,6 +87,7 @@ def doctor(
             max_age=max_age,
             settle=settle,
             timeout=timeout,
+            test_page=test_page,
             grafana_token=grafana_token,
             grafana_auth=_login(grafana_user, grafana_password, None if grafana_token else cluster),
         )

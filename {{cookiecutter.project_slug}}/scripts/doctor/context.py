@@ -46,6 +46,7 @@ TARGETS = {
     "tempo": Target("observability", "service/tempo", 3200),
     "loki": Target("observability", "service/loki", 3100),
     "grafana": Target("observability", "service/grafana", 80),
+    "alertmanager": Target("observability", "service/alertmanager", 9093),
 }
 
 
@@ -85,6 +86,7 @@ class Context:
     max_age: float = 120
     settle: float = 15
     timeout: float = 5
+    test_page: bool = False
     grafana_auth: tuple[str, str] | None = None
     grafana_token: str | None = None
     transport: httpx.BaseTransport | None = None
@@ -148,19 +150,28 @@ class Context:
             MissingError: as ``url``.
             UnreachableError: no answer, or another status.
         """
+        headers = {"Accept": "application/json"} if path != "/metrics" else {}
+        return self._ask(backend, "GET", path, allow, headers, params=params)
+
+    def post(self, backend: str, path: str, content: object) -> httpx.Response:
+        """POST JSON; errors as ``get``."""
+        return self._ask(backend, "POST", path, (), {}, json=content)
+
+    def _ask(
+        self, backend: str, method: str, path: str, allow: tuple[int, ...], headers: dict[str, str], **more: Any
+    ) -> httpx.Response:
         base = self.url(backend)
         auth = self.grafana_auth if backend == "grafana" else None
-        headers = {"Accept": "application/json"} if path != "/metrics" else {}
         if backend == "grafana" and self.grafana_token:
             auth, headers = None, {**headers, "Authorization": f"Bearer {self.grafana_token}"}
         try:
-            answer = self.http.get(base + path, params=params, headers=headers, auth=auth)
+            answer = self.http.request(method, base + path, headers=headers, auth=auth, **more)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise UnreachableError(
                 backend, f"{backend} at {_shown(base)}: {str(error) or type(error).__name__}"
             ) from None
         if answer.status_code != 200 and answer.status_code not in allow:
-            raise UnreachableError(backend, f"{backend} at {_shown(base)}: GET {path} says {answer.status_code}")
+            raise UnreachableError(backend, f"{backend} at {_shown(base)}: {method} {path} says {answer.status_code}")
         return answer
 
     def json(self, backend: str, path: str, shape: type[Shape], **params: str | float) -> Shape:

@@ -15,7 +15,7 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from scripts.doctor.checks import CHECKS, app, collector, grafana, metrics, platform, traces, walk
+from scripts.doctor.checks import CHECKS, alerting, app, collector, grafana, metrics, platform, traces, walk
 from scripts.doctor.cli import app as doctor
 from scripts.doctor.cluster import Cluster
 from scripts.doctor.context import Context, hexadecimal
@@ -27,7 +27,7 @@ from scripts.doctor.repository import Repository
 
 ROOT = Path(__file__).resolve().parents[2]
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
-BACKENDS = ("collector", "router", "receive", "query", "tempo", "loki")
+BACKENDS = ("collector", "router", "receive", "query", "tempo", "loki", "alertmanager")
 Answer = Callable[[httpx.Request], object]
 
 
@@ -420,3 +420,50 @@ def test_kubectl_is_given_that_context(
 def test_ids_are_compared_in_hexadecimal() -> None:
     assert hexadecimal(base64.b64encode(bytes.fromhex(TRACE)).decode()) == TRACE
     assert hexadecimal(SPAN.upper()) == SPAN
+
+
+def alertmanager(*counts: tuple[int, int]) -> dict[str, object]:
+    """Return an Alertmanager's answers by path: at each look, how many notifications it counts and how many failed."""
+    looks = iter(counts)
+
+    class Metrics(dict):
+        def get(self, path: str, default: object = None) -> object:
+            if path != "/metrics":
+                return super().get(path, default)
+            sent, failed = next(looks)
+            text = f'alertmanager_notifications_total{{integration="slack"}} {sent}\n'
+            return httpx.Response(200, text=f'{text}alertmanager_notifications_failed_total{{integration="slack"}} {failed}\n')
+
+    return Metrics({"/api/v2/alerts": [{"labels": {"alertname": "Watchdog"}}]})
+
+
+def test_alerts_reach_alertmanager_where_it_has_the_watchdog() -> None:
+    assert alerting.alerts(context(alertmanager())).status is Status.OK
+    assert alerting.alerts(context({"/api/v2/alerts": []})).finding == "alerts-undelivered"
+
+
+def test_a_receiver_that_refuses_is_named() -> None:
+    assert alerting.receivers(context(numbers={"failed_total": 3})).finding == "receiver-refuses"
+    quiet = alerting.receivers(context(alertmanager((7, 0)), numbers={}))
+    assert quiet.status is Status.OK
+    assert "7 notifications" in quiet.evidence
+    assert "Grafana alone" in quiet.evidence
+
+
+@pytest.mark.parametrize(
+    ("counts", "finding"),
+    [([(1, 0), (1, 0), (1, 0), (1, 0), (2, 0), (2, 0)], None), ([(1, 0), (1, 0), (1, 0), (1, 1)], "receiver-refuses")],
+)
+def test_a_test_page_is_sent_when_asked_for(
+    counts: list[tuple[int, int]], finding: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(alerting, "integrations", lambda _: ["slack"])
+    monkeypatch.setattr(alerting.time, "sleep", lambda _: None)
+    assert alerting.test_page(context(alertmanager())).status is Status.SKIP
+    assert alerting.test_page(context(alertmanager(*counts), test_page=True)).finding == finding
+
+
+def test_without_a_receiver_a_test_page_is_for_grafana() -> None:
+    result = alerting.test_page(context(alertmanager((0, 0), (0, 0)), test_page=True))
+    assert result.status is Status.OK
+    assert "Grafana" in result.evidence

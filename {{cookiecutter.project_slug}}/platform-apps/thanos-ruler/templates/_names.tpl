@@ -3,5 +3,5 @@ Replaces the helper of this name in the subchart (Helm parses a parent's templat
 its content makes the Ruler restart when the rules change.
 */}}
 {{- define "thanos.rule.rulesConfigmapName" -}}
-slo-rules-{{ printf "%s\n%s" (include "red.rules" .) (include "slo.rules" .) | sha256sum | trunc 8 }}
+slo-rules-{{ list (include "red.rules" .) (include "slo.rules" .) (include "platform.rules" .Values.global) | join "\n" | sha256sum | trunc 8 }}
 {{- end }}

@@ -58,6 +58,8 @@ groups:
           slo:bad_requests:ratio_rate{{ .short }}{ {{- $selector -}} } > {{ $limit }}
           and on (service_name)
           histogram_count(sum by (service_name) (increase(http_server_request_duration_seconds{ {{- $matchers -}} }[{{ .long }}]))) >= {{ $slo.minRequests }}
+          and on (service_name) # a window that began before the first request says nothing yet
+          count by (service_name) (present_over_time(http_server_request_duration_seconds{ {{- $matchers -}} }[{{ .short }}] offset {{ .long }}))
         labels: {severity: {{ .severity }}}
         annotations:
           summary: {{ printf "%s%s burns its %s budget more than %v times as fast as it may" $objective.service $objective.route $name .factor | quote }}
@@ -74,7 +76,7 @@ groups:
     rules:
       - alert: ServiceSilent
         expr: absent_over_time(http_server_request_duration_seconds{ {{- $matchers -}} }[{{ $slo.silence }}])
-        labels: {severity: page, slo: availability}
+        labels: {severity: page, slo: availability, signal: metrics, role: symptom}
         annotations:
           summary: {{ printf "%s%s has reported nothing for %s" $objective.service $objective.route $slo.silence | quote }}
           description: No request arrived, or its telemetry does not. Burn-rate alerts see nothing meanwhile.

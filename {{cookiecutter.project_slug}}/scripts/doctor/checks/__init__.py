@@ -18,7 +18,7 @@ from ..model import (
     fail,
     skip,
 )
-from . import app, collector, grafana, metrics, platform, traces
+from . import alerting, app, collector, grafana, metrics, platform, traces
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,9 @@ CHECKS = (
     Check("Exemplars", metrics.exemplars, needs=("Receive", "Query", "Metric")),
     Check("Trace of an exemplar", traces.trace, needs=("Query",)),
     Check("Log line of that request", traces.logs, needs=("Query", "Trace of an exemplar")),
+    Check("Alerts", alerting.alerts, needs=("Query",)),
+    Check("Receivers", alerting.receivers, needs=("Query",)),
+    Check("Test page", alerting.test_page, needs=("Alerts",)),
     Check("Data sources in git", grafana.datasources_in_git),
     Check("Panels in git", grafana.panels_in_git),
     Check("Data sources in Grafana", grafana.datasources_live),
@@ -61,6 +64,7 @@ _DOWN = {
     "tempo": "tempo-down",
     "loki": "loki-down",
     "grafana": "grafana-down",
+    "alertmanager": "alertmanager-down",
 }
 
 
