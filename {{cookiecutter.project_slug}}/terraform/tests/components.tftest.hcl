@@ -69,12 +69,12 @@ run "a_folder_is_all_it_takes" {
       targetRevision = "v1"
       path           = "platform-apps/plain"
       helm = {
-        releaseName             = "plain"
-        valueFiles = [
+        releaseName = "plain"
+        valueFiles = tolist([
           "/platform-apps/*/platform.yaml", "/k8s/helm-charts/*/platform.yaml",
           "/platform-apps/*/platform-production.yaml", "/k8s/helm-charts/*/platform-production.yaml",
           "values.yaml", "values-production.yaml",
-        ]
+        ])
         ignoreMissingValueFiles = true
       }
     }
@@ -141,7 +141,7 @@ run "an_oci_chart_is_a_source" {
   assert {
     condition = module.argocd_app["shop"].application.sources[0].helm == {
       releaseName             = "store"
-      valueFiles              = ["values.yaml", "values-local.yaml"]
+      valueFiles              = tolist(["values.yaml", "values-local.yaml"])
       ignoreMissingValueFiles = true
     }
     error_message = "A source may override Helm's settings, and keeps the others."
