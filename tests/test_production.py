@@ -71,8 +71,8 @@ def test_webhooks_answer_on_the_port_that_private_clusters_leave_open(platform: 
     for name, argument in (("otel-operator", "--webhook-port=10250"), ("cert-manager", "--secure-port=10250")):
         arguments = list(contract.deep(component(platform("default"), name, upstream=UPSTREAM), "args"))
         assert argument in arguments, name
-    policies = [each for each in component(platform("default"), "otel-operator") if each["kind"] == "NetworkPolicy"]
-    assert 10250 in list(contract.deep(policies, "ingress", "ports", "port"))
+    policy = one(component(platform("default"), "network-policies"), "NetworkPolicy", "otel-operator")
+    assert 10250 in list(contract.deep(policy, "ingress", "ports", "port"))
 
 
 def test_azure_key_vault_is_told_its_tenant(platform: Platform) -> None:
@@ -148,10 +148,10 @@ def test_an_s3_of_one_s_own_has_an_address_keys_and_an_open_port(
     text = configurations(made)
     assert "minio.example.com:9000" in text
     assert "amazonaws" not in text
-    (policy,) = [each for each in made if each["kind"] == "NetworkPolicy" and "9000" in yaml.safe_dump(each)]
-    assert {"ports": [{"port": 9000}]}.items() <= next(
-        each for each in policy["spec"]["egress"] if each.get("ports") == [{"port": 9000}]
-    ).items()
+    policies = component(platform("s3-own-address"), "network-policies")
+    for name in workloads:
+        ports = list(contract.deep(one(policies, "NetworkPolicy", name), "egress", "ports", "port"))
+        assert 9000 in ports, name
 
 
 @needs_charts
@@ -178,8 +178,9 @@ def test_one_answer_says_what_serves_the_domain(
     )
     tfvars = (folder / "terraform" / "environments" / "production.tfvars").read_text()
     assert found == set(re.findall(r'ingress_class = "([^"]+)"', tfvars)) == {ingress_class}
-    names = list(contract.deep(one(grafana, "NetworkPolicy", "grafana"), "ingress", "kubernetes.io/metadata.name"))
-    assert names == [namespace]
+    policy = one(component(folder, "network-policies"), "NetworkPolicy", "grafana")
+    names = list(contract.deep(policy, "ingress", "kubernetes.io/metadata.name"))
+    assert namespace in names
 
 
 @needs_charts
@@ -250,7 +251,7 @@ def test_a_mirror_s_login_reaches_every_pod_by_the_values_that_operations_names(
     named = dict(re.findall(r"(?m)^\| `(platform-apps/[\w-]+|k8s/[\w/-]+)`.*?\| `([\w.-]+)`(?: \(.*\))? \|$", text))
     for chart in charts.charts(folder):
         name = chart.relative_to(folder).as_posix()
-        if name.startswith("terraform") or chart.name == "otel-instrumentation":
+        if name.startswith("terraform") or chart.name in ("otel-instrumentation", "network-policies"):  # no pods
             continue
         if chart.name.startswith("thanos-"):
             name = "platform-apps/thanos-receive"
@@ -268,3 +269,12 @@ def test_a_mirror_s_login_reaches_every_pod_by_the_values_that_operations_names(
                 account = spec.get("serviceAccount") or spec.get("serviceAccountName")
                 secrets = spec.get("imagePullSecrets") or []
                 assert {"name": LOGIN} in secrets or account in accounts, f"{name}: {each['metadata']['name']}"
+
+
+@needs_charts
+@pytest.mark.parametrize("environment", charts.ENVIRONMENTS)
+def test_grafana_s_interval_is_the_one_at_which_the_app_exports(platform: Platform, environment: str) -> None:
+    made = component(platform("default"), "otel-instrumentation", environment)
+    env = {each["name"]: each["value"] for each in contract.deep(made, "python", "env")}
+    sources = configurations(component(platform("default"), "grafana", environment, UPSTREAM))
+    assert f"timeInterval: {int(env['OTEL_METRIC_EXPORT_INTERVAL']) // 1000}s" in sources.replace('"', "")

@@ -144,12 +144,12 @@ def committed_chart(platform: Platform) -> Iterator[Callable[[Manifest], str]]:
     [
         pytest.param(
             {
-                "apiVersion": "scheduling.k8s.io/v1",
-                "kind": "PriorityClass",
+                "apiVersion": "storage.k8s.io/v1",
+                "kind": "StorageClass",
                 "metadata": {"name": "e2e-foreign"},
-                "value": 1,
+                "provisioner": "example.com/none",
             },
-            "resource scheduling.k8s.io:PriorityClass is not permitted in project",
+            "resource storage.k8s.io:StorageClass is not permitted in project",
             id="cluster-scoped kind",
         ),
         pytest.param(
