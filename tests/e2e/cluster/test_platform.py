@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import yaml
 
-from tests.e2e.cluster.packets import connections, listening, running
+from tests.e2e.cluster.packets import connections, listening, namespaces, running
 from tests.e2e.cluster.platform import Platform
 from tests.e2e.datapath.query import Thanos
 from tests.e2e.gitops.kube import Manifest, Refused
@@ -21,7 +22,7 @@ EXPLAINED = {
     "CgroupV1": "",  # about the machine
     "FailedScheduling": "no nodes available|unbound|didn't find available persistent volumes|did not have enough",
     "Unhealthy": "(Readiness|Startup) probe failed",  # not ready yet
-    "FailedMount": "not found|failed to sync",  # a Secret that the next step makes
+    "FailedMount": "not found|failed to sync|Unable to attach or mount",  # a Secret that the next step makes
     "FailedCreate": "webhook",  # the app before the operator's webhook answers
     "FailedToUpdateEndpoint": "",
     "FailedToUpdateEndpointSlices": "",
@@ -102,17 +103,27 @@ def test_policies_hold_by_packets(platform: Platform) -> None:
     (node,) = platform.cluster.nodes.values()
     found = running(pods(platform))
     network = Network(tuple(kube.list("networkpolicies")))
-    targets = {(pod["status"]["podIP"], port): pod for pod in found for port in listening(node, pod["status"]["podIP"])}
-    opened, denied, wrong = 0, 0, []
-    for pod in found:
+    inside = namespaces(node)
+    targets = {
+        (pod["status"]["podIP"], port): pod for pod in found for port in listening(node, inside[pod["status"]["podIP"]])
+    }
+
+    def tried(pod: Manifest) -> dict[tuple[str, int], bool]:
+        """Return for every port of another pod whether this one reaches it."""
         address = pod["status"]["podIP"]
         others = [target for target in targets if target[0] != address]
-        reached = connections(node, address, others)
-        for target in others:
+        reached = connections(node, inside[address], others)
+        return {target: target in reached for target in others}
+
+    opened, denied, wrong = 0, 0, []
+    with ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(tried, found))
+    for pod, result in zip(found, results, strict=True):
+        for target, reached in result.items():
             client, server = (endpoint(it["metadata"]["name"], it) for it in (pod, targets[target]))
             allowed = network.allows(client, server, target[1])
             opened, denied = opened + allowed, denied + (not allowed)
-            if allowed != (target in reached):
+            if allowed != reached:
                 wrong.append(f"{client.name} -> {server.name}:{target[1]}: {'refused' if allowed else 'open'}")
     assert wrong == []
     assert denied >= 30
