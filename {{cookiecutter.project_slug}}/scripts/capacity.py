@@ -267,9 +267,7 @@ def limits(root: Path, environment: str, load: Load) -> list[Limit]:
         ),
     ]
     loki = root / "platform-apps/loki"
-    in_bucket = {
-        name for name, it in named(tempo)["workloads"].items() if "object-store" in it.get("reaches", [])
-    }
+    in_bucket = {name for name, it in named(tempo)["workloads"].items() if "object-store" in it.get("reaches", [])}
     if loki.is_dir() and "loki" not in in_bucket:
         logs = values(loki, environment)
         kept = amounts["Logs"] * days(logs["loki"]["loki"]["limits_config"]["retention_period"])
