@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+import yaml
 from rich.console import Console
 from rich.table import Table
 
-from scripts.facts import load, value_files
+from scripts.facts import load, named, value_files
 
 ROOT = Path(__file__).resolve().parent.parent
 ENVIRONMENTS = ("local", "production")
@@ -266,11 +267,13 @@ def limits(root: Path, environment: str, load: Load) -> list[Limit]:
         ),
     ]
     loki = root / "platform-apps/loki"
-    if loki.is_dir() and not (logs := values(loki, environment))["networkPolicy"]["objectStore"]:
+    in_bucket = {name for name, it in named(tempo)["workloads"].items() if "object-store" in it.get("reaches", [])}
+    if loki.is_dir() and "loki" not in in_bucket:
+        logs = values(loki, environment)
         kept = amounts["Logs"] * days(logs["loki"]["loki"]["limits_config"]["retention_period"])
         room = quantity(logs["loki"]["singleBinary"]["persistence"]["size"])
         found.append(Limit("Disk of Loki", kept, room, "bytes", "an object store, or a larger volume"))
-    if not tempo["networkPolicy"]["objectStore"]:
+    if "tempo" not in in_bucket:
         kept = amounts["Traces"] * days(tempo["tempo"]["tempo"]["retention"])
         room = quantity(tempo["tempo"]["persistence"]["size"])
         found.append(Limit("Disk of Tempo", kept, room, "bytes", "an object store, or a larger volume"))
