@@ -59,9 +59,9 @@ def doctor(
     """Walk from the app to the dashboard, show the evidence at every hop, and name the first that is broken.
 
     Without addresses it looks into the cluster of the kubeconfig and forwards ports while it runs. With any --…-url it
-    leaves the cluster alone and looks at those only. It prints no secret, and changes nothing, unless it is told to send a
-    test page. Grafana's login comes from GRAFANA_TOKEN, or GRAFANA_USER and GRAFANA_PASSWORD, or in a cluster from the
-    Secret grafana-admin.
+    leaves the cluster alone and looks at those only. It prints no secret, and changes nothing, unless it is told to
+    send a test page. Grafana's login comes from GRAFANA_TOKEN, or GRAFANA_USER and GRAFANA_PASSWORD, or in a cluster
+    from the Secret grafana-admin.
 
     Exit status: 0 no hop is broken, 1 one is.
     """

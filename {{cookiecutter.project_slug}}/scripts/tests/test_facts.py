@@ -47,7 +47,12 @@ def test_every_folder_hears_of_the_others_and_the_environment_wins(tmp_path: Pat
     assert facts(tmp_path, "local") == {"scrape": {"first": {"port": 1, "host": "second"}, "gone": {"port": 2}}}
     assert facts(tmp_path, "production") == {"scrape": {"first": {"port": 3, "host": "second"}}}
     names = [str(file.relative_to(tmp_path / "platform-apps")) for file in value_files(first, "production")]
-    assert names == ["first/platform.yaml", "second/platform.yaml", "first/platform-production.yaml", "first/values.yaml"]
+    assert names == [
+        "first/platform.yaml",
+        "second/platform.yaml",
+        "first/platform-production.yaml",
+        "first/values.yaml",
+    ]
 
 
 def test_an_apps_chart_hears_of_nobody(tmp_path: Path) -> None:
