@@ -432,7 +432,9 @@ def alertmanager(*counts: tuple[int, int]) -> dict[str, object]:
                 return super().get(path, default)
             sent, failed = next(looks)
             text = f'alertmanager_notifications_total{{integration="slack"}} {sent}\n'
-            return httpx.Response(200, text=f'{text}alertmanager_notifications_failed_total{{integration="slack"}} {failed}\n')
+            return httpx.Response(
+                200, text=f'{text}alertmanager_notifications_failed_total{{integration="slack"}} {failed}\n'
+            )
 
     return Metrics({"/api/v2/alerts": [{"labels": {"alertname": "Watchdog"}}]})
 

@@ -42,7 +42,9 @@ def receivers(context: Context) -> Result:
         return fail("receiver-refuses", f"{failed:.0f} notifications of the last 10 min failed")
     sent = _notified(context, "alertmanager_notifications_total")
     kinds = integrations(context)
-    return ok(f"{sent:.0f} notifications sent; pages go to {', '.join(kinds) or 'Grafana alone: no receiver is set up'}")
+    return ok(
+        f"{sent:.0f} notifications sent; pages go to {', '.join(kinds) or 'Grafana alone: no receiver is set up'}"
+    )
 
 
 def test_page(context: Context) -> Result:
@@ -63,7 +65,9 @@ def test_page(context: Context) -> Result:
         if sent:
             return ok(f"{TEST_PAGE} sent by {', '.join(kinds)}")
         time.sleep(1)
-    return fail("receiver-refuses", f"{TEST_PAGE} was not sent within {PATIENCE} s: silenced, or another replica's turn")
+    return fail(
+        "receiver-refuses", f"{TEST_PAGE} was not sent within {PATIENCE} s: silenced, or another replica's turn"
+    )
 
 
 def _test_alert() -> dict[str, object]:
