@@ -6,7 +6,6 @@ import functools
 import hashlib
 import json
 import os
-import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -17,10 +16,11 @@ import jsonschema
 import kubernetes_validate
 import yaml
 
+from scripts.charts import ARGO_CD, documents, folders, namespace, terraform_charts, values
+from scripts.charts import ENVIRONMENTS as ENVIRONMENTS
 from tests.pins import pinned
 from tests.platforms import ROOT
 
-ENVIRONMENTS = ("local", "production")
 KUBERNETES = pinned("kubernetes").rpartition(".")[0]  # schemas are those of a minor version
 SCHEMAS = Path(os.environ.get("CRD_SCHEMAS") or ROOT.parent / "shared" / "reference" / "schemas")
 # It reads its two megabytes of definitions for every object.
@@ -28,53 +28,15 @@ kubernetes_validate.utils.schema_contents = functools.cache(kubernetes_validate.
 
 
 def charts(platform: Path) -> list[Path]:
-    """Every chart folder of a platform."""
-    homes = ("platform-apps/*", "k8s/helm-charts/*", "terraform/modules/*/chart")
-    return sorted(path.parent for home in homes for path in platform.glob(f"{home}/Chart.yaml"))
+    """Every chart folder of a platform, Terraform's own among them."""
+    return sorted(
+        [*folders(platform), *(file.parent for file in platform.glob("terraform/modules/*/chart/Chart.yaml"))]
+    )
 
 
 def release(chart: Path) -> dict[str, str]:
     """Release name and namespace that Argo CD gives the chart in this folder."""
-    application = chart / "application.yaml"
-    settings = yaml.safe_load(application.read_text()) if application.exists() else {}
-    return {"name": chart.name, "namespace": settings.get("namespace", "default")}
-
-
-def merge(base: dict, over: dict) -> dict:
-    """`over` laid on `base`, as Helm lays one value file on another."""
-    both = {
-        key: merge(base[key], over[key])
-        for key in base.keys() & over.keys()
-        if isinstance(base[key], dict) and isinstance(over[key], dict)
-    }
-    return {**base, **over, **both}
-
-
-def fact_files(platform: Path, environment: str) -> list[Path]:
-    """What the folders of a platform say of themselves, in the order in which Argo CD hands it to Helm."""
-    names = ("platform.yaml", f"platform-{environment}.yaml")
-    homes = ("platform-apps", "k8s/helm-charts")
-    return [file for name in names for home in homes for file in sorted(platform.glob(f"{home}/*/{name}"))]
-
-
-def value_files(chart: Path, environment: str) -> list[Path]:
-    """The value files that Argo CD gives the chart in this folder, the strongest last."""
-    facts = fact_files(chart.parent.parent, environment) if chart.parent.name == "platform-apps" else []
-    own = (chart / "values.yaml", chart / f"values-{environment}.yaml")
-    return [*facts, *(file for file in own if file.exists())]
-
-
-def merged_values(chart: Path, environment: str) -> dict:
-    """All values of a chart in an environment."""
-    return functools.reduce(
-        merge, (yaml.safe_load(file.read_text()) or {} for file in value_files(chart, environment)), {}
-    )
-
-
-def facts(platform: Path, environment: str) -> dict[str, dict]:
-    """`global.platform` of every chart, by kind."""
-    files = (yaml.safe_load(file.read_text()) or {} for file in fact_files(platform, environment))
-    return functools.reduce(merge, files, {}).get("global", {}).get("platform", {})
+    return {"name": chart.name, "namespace": namespace(chart) or "default"}
 
 
 def _digest(folder: Path) -> str:
@@ -91,31 +53,36 @@ def render(chart: Path, environment: str, dependencies: Path | None = None) -> l
     """The Kubernetes objects of a chart in an environment.
 
     `dependencies` is a folder of packaged upstream charts; without it the chart's own templates are rendered alone.
-    Equal folders are rendered once: most charts are the same in most platforms.
+    Equal folders with equal values are rendered once: most charts are the same in most platforms.
     """
-    values = merged_values(chart, environment)
-    key = (_digest(chart), json.dumps(values, sort_keys=True, default=str), dependencies, *release(chart).values())
+    given = json.dumps(values(chart, environment), sort_keys=True, default=str)
+    key = (_digest(chart), given, dependencies, *release(chart).values())
     if key not in _rendered:
-        with tempfile.TemporaryDirectory() as scratch:
-            copy = prepared(chart, Path(scratch), dependencies)
-            with helm.Chart.load(copy) as loaded:
-                _rendered[key] = loaded.render(values, **release(chart))
+        _rendered[key] = rendered(chart, environment, dependencies)
     return list(objects(_rendered[key]))
 
 
+def rendered(chart: Path, environment: str, dependencies: Path | None = None) -> dict[str, str]:
+    """The text of every template of a chart, by its name, rendered anew."""
+    with tempfile.TemporaryDirectory() as scratch:
+        return _made(prepared(chart, Path(scratch), dependencies), values(chart, environment), **release(chart))
+
+
+def render_argo_cd(platform: Path, environment: str, dependencies: Path) -> list[dict]:
+    """The Kubernetes objects of Argo CD itself: Terraform installs its chart with the value files of a module."""
+    ((name, version),) = [pin for pin in terraform_charts(platform) if pin[0] == "argo-cd"]
+    given = values(platform / ARGO_CD, environment)
+    return list(objects(_made(dependencies / f"{name}-{version}.tgz", given, name="argocd", namespace="argocd")))
+
+
+def _made(chart: Path, given: dict, **of_release: str) -> dict[str, str]:
+    with helm.Chart.load(chart) as loaded:
+        return loaded.render(given, **of_release)
+
+
 def objects(manifests: dict[str, str]) -> Iterator[dict]:
-    for name, text in manifests.items():
-        if not name.endswith("NOTES.txt"):
-            # As Helm splits them: a `---# comment` starts an object too.
-            documents = (yaml.load(part, Loader=_Loader) for part in re.split(r"(?:^|\s*\n)---\s*", text))
-            yield from (each for each in documents if each)
-
-
-class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
-    """YAML 1.1 makes a value of a lone `=`; Kubernetes reads text."""
-
-
-_Loader.add_constructor("tag:yaml.org,2002:value", lambda loader, node: loader.construct_scalar(node))
+    """The Kubernetes objects of rendered templates."""
+    return (each for name, text in manifests.items() if not name.endswith("NOTES.txt") for each in documents(text))
 
 
 def prepared(chart: Path, scratch: Path, dependencies: Path | None = None) -> Path:

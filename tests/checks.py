@@ -21,6 +21,7 @@ import helm_python as helm
 import promql_parser
 import yaml
 
+from scripts.charts import Loader, values
 from tests import charts
 from tests.platforms import files
 
@@ -81,7 +82,7 @@ def no_leftovers(platform: Path, answers: dict) -> Problems:
 def _parse(suffix: str, text: str) -> str | None:
     try:
         if suffix in {".yaml", ".yml"}:
-            for event in yaml.parse(text, Loader=charts._Loader):
+            for event in yaml.parse(text, Loader=Loader):
                 del event
         elif suffix == ".json":
             json.loads(text)
@@ -165,7 +166,7 @@ def _lint(chart: Path) -> Problems:
     with tempfile.TemporaryDirectory() as scratch:
         copy = charts.prepared(chart, Path(scratch))
         for environment in charts.ENVIRONMENTS:
-            report = helm.lint(copy, charts.merged_values(chart, environment), namespace="default", quiet=True)
+            report = helm.lint(copy, values(chart, environment), namespace="default", quiet=True)
             for each in report["messages"]:
                 # A chart of nothing but its dependency has no templates.
                 if each["severity"] > 1 and not (each["path"] == "templates/" and "does not exist" in each["error"]):

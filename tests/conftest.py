@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,11 +17,8 @@ settings.register_profile("random", deadline=None, print_blob=True, max_examples
 settings.load_profile(os.environ.get("EXAMPLES", "same"))
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    if "TEMPLATE_SNAPSHOT" not in os.environ:  # workers inherit it
-        folder = tempfile.TemporaryDirectory(prefix="template-")
-        config.add_cleanup(folder.cleanup)
-        os.environ["TEMPLATE_SNAPSHOT"] = str(platforms.snapshot(Path(folder.name) / platforms.ROOT.name))
+def pytest_configure() -> None:
+    platforms.template()
 
 
 @pytest.fixture(scope="session")

@@ -17,6 +17,7 @@ from urllib.parse import unquote
 
 import yaml
 
+from scripts.facts import facts
 from tests import charts
 from tests.checks import names, read
 from tests.pins import pinned
@@ -71,7 +72,7 @@ class Platform:
     @functools.cached_property
     def facts(self) -> dict[str, dict]:
         """What the folders say of themselves, as production sees it."""
-        return charts.facts(self.folder, "production")
+        return facts(self.folder, "production")
 
     def matching(self, *globs: str) -> Iterator[tuple[str, str]]:
         for name, text in self.texts.items():

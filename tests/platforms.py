@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import fcntl
 import json
 import os
@@ -45,7 +46,11 @@ def snapshot(folder: Path) -> Path:
 
 
 def template() -> Path:
-    """What the tests bake: the snapshot that conftest.py makes for all workers."""
+    """What the tests bake: one snapshot, made before the workers of a test run start, which inherit its name."""
+    if "TEMPLATE_SNAPSHOT" not in os.environ:
+        folder = tempfile.mkdtemp(prefix="template-")
+        atexit.register(shutil.rmtree, folder)
+        os.environ["TEMPLATE_SNAPSHOT"] = str(snapshot(Path(folder) / ROOT.name))
     return Path(os.environ["TEMPLATE_SNAPSHOT"])
 
 

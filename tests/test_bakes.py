@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from scripts.charts import values
 from tests import charts, platforms
 from tests.checks import CHECKS
 from tests.contract import deep
@@ -99,7 +100,7 @@ def test_the_platform_carries_its_answers(name: str, platform: Platform) -> None
     answers = platforms.complete(platforms.load(platforms.VALID[name]))
     root = platform(name)
     assert answers["platform_name"] in (root / "README.md").read_text()
-    production: list = [charts.merged_values(chart, "production") for chart in charts.charts(root)]
+    production: list = [values(chart, "production") for chart in charts.charts(root)]
     production += [yaml.safe_load(text) for text in deep(production, "objstoreConfig", "value") if text]
     buckets = [
         each for key in ("bucket", "bucket_name", "container", "container_name") for each in deep(production, key)

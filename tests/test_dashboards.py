@@ -11,6 +11,8 @@ from urllib.parse import unquote
 import pytest
 import yaml
 
+from scripts.charts import values as values_of
+from scripts.facts import facts
 from tests import charts, checks, platforms
 
 Platform = Callable[[str], Path]
@@ -141,7 +143,7 @@ def test_rates_follow_the_width_of_the_panel(platform: Platform) -> None:
                 assert not re.search(fixed, target.get("expr", "")), f"{path.name}: {panel['title']}"
     queries = [
         each["query"]
-        for each in checks.walk(charts.facts(folder, "production")["dataSources"])
+        for each in checks.walk(facts(folder, "production")["dataSources"])
         if "rate(" in str(each.get("query", ""))
     ]
     assert len(queries) == 3
@@ -152,6 +154,6 @@ def test_exports_are_as_frequent_as_grafana_believes(platform: Platform) -> None
     """`$__rate_interval` is four of the data source's intervals: shorter than an export, and a rate has no two samples."""
     folder = platform("default")
     for environment in charts.ENVIRONMENTS:
-        interval = charts.facts(folder, environment)["dataSources"]["thanos"]["jsonData"]["timeInterval"]
-        values = charts.merged_values(folder / "platform-apps/otel-instrumentation", environment)
+        interval = facts(folder, environment)["dataSources"]["thanos"]["jsonData"]["timeInterval"]
+        values = values_of(folder / "platform-apps/otel-instrumentation", environment)
         assert values["metricExportIntervalMs"] == 1000 * int(interval.removesuffix("s"))

@@ -5,17 +5,20 @@ With UPSTREAM_CHARTS (a folder of packaged charts) the upstream charts are rende
 
 from __future__ import annotations
 
-import importlib.util
 import os
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from types import ModuleType
 
 import helm_python as helm
 import pytest
 import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from scripts import mirror
+from scripts.capacity import components, quantity
+from scripts.charts import folders, merge
+from scripts.charts import images as images_of
 from tests import charts, platforms
 
 REGISTRY = "registry.example.com/mirror"
@@ -24,17 +27,6 @@ EVERYTHING = {"include_fluent_bit": True, "object_storage": "s3", "domain": "exa
 BACKENDS = platforms.CHOICES["secrets_backend"]
 
 needs_charts = pytest.mark.skipif(not UPSTREAM, reason="UPSTREAM_CHARTS is not set: upstream charts are not rendered")
-
-
-def tool(platform: Path, name: str) -> ModuleType:
-    """A tool of a platform, as it would be imported there."""
-    spec = importlib.util.spec_from_file_location(f"baked_{name}", platform / "scripts" / f"{name}.py")
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module")
@@ -56,19 +48,7 @@ def rendered(platform: Path, environment: str) -> Iterator[tuple[str, list[dict]
     for chart in charts.charts(platform):
         yield chart.name, charts.render(chart, environment, UPSTREAM)
     if UPSTREAM:
-        module = platform / "terraform" / "modules" / "argocd-server"
-        values: dict = {}
-        for name in ("values.yaml", f"values-{environment}.yaml"):
-            values = merge(values, yaml.safe_load((module / name).read_text()))
-        (archive,) = UPSTREAM.glob("argo-cd-*.tgz")
-        with helm.Chart.load(archive) as loaded:
-            yield "argocd-server", list(charts.objects(loaded.render(values, name="argocd", namespace="argocd")))
-
-
-def merge(low: object, high: object) -> dict:
-    if not (isinstance(low, dict) and isinstance(high, dict)):
-        return high
-    return {**low, **{key: merge(low.get(key), value) for key, value in high.items()}}
+        yield "argocd-server", charts.render_argo_cd(platform, environment, UPSTREAM)
 
 
 def is_test(each: dict) -> bool:
@@ -77,10 +57,10 @@ def is_test(each: dict) -> bool:
 
 def images(platform: Path) -> dict[str, str]:
     """Every image of a platform, and a component that has it."""
-    mirror, found = tool(platform, "mirror"), {}
+    found = {}
     for environment in charts.ENVIRONMENTS:
         for name, objects in rendered(platform, environment):
-            for image in mirror.images_of(each for each in objects if not is_test(each)):
+            for image in images_of(each for each in objects if not is_test(each)):
                 found[image] = name
     return found
 
@@ -99,7 +79,6 @@ def test_mirror_knows_where_each_image_is_published(with_everything: Callable[..
     """What mirror.yaml says is what the charts ask for when they are left alone."""
     mirrored = with_everything(secrets_backend=backend, chart_registry=REGISTRY)
     published = with_everything(secrets_backend=backend)
-    mirror = tool(mirrored, "mirror")
     sources = yaml.safe_load((mirrored / "mirror.yaml").read_text())["images"]
     known = {mirror.upstream(image, REGISTRY, sources) for image in images(mirrored)}
     assert known == {mirror.upstream(image, "", {}) for image in images(published)}
@@ -109,16 +88,16 @@ def test_mirror_knows_where_each_image_is_published(with_everything: Callable[..
 def test_mirror_knows_where_each_chart_is_published(with_everything: Callable[..., Path], backend: str) -> None:
     published = with_everything(secrets_backend=backend)
     sources = yaml.safe_load((published / "mirror.yaml").read_text())["charts"]
-    for file in tool(published, "mirror").chart_files(published):
-        for dependency in yaml.safe_load(file.read_text()).get("dependencies") or []:
-            assert dependency["repository"].rstrip("/") == sources[dependency["name"]], file.parent.name
-    pinned = {(chart.name, chart.source) for chart in tool(published, "mirror").charts(published, sources)}
+    for folder in folders(published):
+        for dependency in yaml.safe_load((folder / "Chart.yaml").read_text()).get("dependencies") or []:
+            assert dependency["repository"].rstrip("/") == sources[dependency["name"]], folder.name
+    pinned = {(chart.name, chart.source) for chart in mirror.charts(published, sources)}
     assert {("argo-cd", sources["argo-cd"]), ("argocd-apps", sources["argocd-apps"])} <= pinned
 
 
-def requested(capacity: ModuleType, objects: Iterable[dict]) -> tuple[float, float, float]:
+def requested(objects: Iterable[dict]) -> tuple[float, float, float]:
     """CPU (cores), memory and disk (bytes) that the pods of these objects ask for, as the scheduler adds them up."""
-    quantity, cpu, memory, disk = capacity.quantity, 0.0, 0.0, 0.0
+    cpu, memory, disk = 0.0, 0.0, 0.0
     for each in objects:
         spec, kind = each.get("spec") or {}, each["kind"]
         replicas = spec.get("replicas", 1)
@@ -140,7 +119,7 @@ def requested(capacity: ModuleType, objects: Iterable[dict]) -> tuple[float, flo
             (target,) = (
                 o for o in objects if o["kind"] == "Deployment" and o["metadata"]["name"] == each["metadata"]["name"]
             )
-            own = requested(capacity, [target])
+            own = requested([target])
             cpu, memory = cpu + own[0] * (spec["minReplicas"] - 1), memory + own[1] * (spec["minReplicas"] - 1)
     return round(cpu, 6), memory, disk
 
@@ -152,11 +131,29 @@ def test_capacity_adds_up_what_the_pods_request(
     with_everything: Callable[..., Path], backend: str, environment: str
 ) -> None:
     platform = with_everything(secrets_backend=backend)
-    capacity = tool(platform, "capacity")
     said = {
-        name: (round(need.cpu, 6), need.memory, need.disk)
-        for name, need in capacity.components(platform, environment).items()
+        name: (round(need.cpu, 6), need.memory, need.disk) for name, need in components(platform, environment).items()
     }
-    made = {name: requested(capacity, objects) for name, objects in rendered(platform, environment)}
+    made = {name: requested(objects) for name, objects in rendered(platform, environment)}
     made.pop("chart")  # of the namespaces
     assert said == made
+
+
+plain = st.one_of(st.booleans(), st.integers(-9, 9), st.text("ab", max_size=3), st.lists(st.integers(0, 3), max_size=2))
+tree = st.recursive(plain, lambda inner: st.dictionaries(st.sampled_from("abc"), inner, max_size=3), max_leaves=8)
+value_file = st.dictionaries(st.sampled_from("abc"), tree, max_size=3)
+
+
+@settings(max_examples=40)
+@given(base=value_file, over=value_file)
+def test_values_are_merged_as_helm_merges_them(
+    base: dict, over: dict, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    chart = tmp_path_factory.mktemp("chart")
+    (chart / "templates").mkdir()
+    (chart / "templates" / "values.yaml").write_text("{{ toYaml .Values }}")
+    (chart / "Chart.yaml").write_text("apiVersion: v2\nname: any\nversion: 0.1.0\n")
+    (chart / "values.yaml").write_text(yaml.safe_dump(base))
+    with helm.Chart.load(chart) as loaded:
+        (text,) = loaded.render(over, name="any", namespace="any").values()
+    assert yaml.safe_load(text) == merge(base, over)

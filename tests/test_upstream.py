@@ -9,15 +9,14 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import helm_python as helm
 import pytest
-import yaml
 
+from scripts.charts import dependencies
 from tests import charts, contract, platforms
 from tests.pins import pinned
 
@@ -41,23 +40,12 @@ needs_provider = pytest.mark.skipif(
 def umbrellas(platform: Path) -> Iterator[Path]:
     """The charts whose dependencies are at hand; a warning names the others."""
     for chart in charts.charts(platform):
-        wanted = yaml.safe_load((chart / "Chart.yaml").read_text()).get("dependencies", [])
-        absent = [f"{d['name']}-{d['version']}.tgz" for d in wanted if not _archive(d).exists()]
+        wanted = {f"{name}-{version}.tgz" for name, version in dependencies(chart)}
+        absent = sorted(package for package in wanted if not (UPSTREAM / package).exists())
         if absent:
             warnings.warn(f"{chart.name} was not rendered: {', '.join(absent)} is not in UPSTREAM_CHARTS", stacklevel=2)
         elif wanted:
             yield chart
-
-
-def _archive(dependency: dict) -> Path:
-    return UPSTREAM / f"{dependency['name']}-{dependency['version']}.tgz"
-
-
-def fresh_render(chart: Path, environment: str) -> dict[str, str]:
-    with tempfile.TemporaryDirectory() as scratch:
-        copy = charts.prepared(chart, Path(scratch), UPSTREAM)
-        with helm.Chart.load(copy) as loaded:
-            return loaded.render(charts.merged_values(chart, environment), **charts.release(chart))
 
 
 @needs_charts
@@ -69,7 +57,7 @@ def test_umbrella_charts_render_strictly(name: str, platform: Platform) -> None:
         for environment in dict.fromkeys(("local", RENDERED[name])):
             where = f"{chart.name} ({environment})"
             try:
-                one, two = fresh_render(chart, environment), fresh_render(chart, environment)
+                one, two = (charts.rendered(chart, environment, UPSTREAM) for _ in range(2))
             except helm.HelmError as error:
                 problems.append(f"{where}: {error}")
                 continue
@@ -89,7 +77,7 @@ def test_the_contract_s_services_are_rendered(name: str, platform: Platform) -> 
     """What the files call by name and port is what the upstream charts make."""
     made: dict[tuple[str, str], set[int]] = {}
     for chart in umbrellas(platform(name)):
-        for each in charts.objects(fresh_render(chart, RENDERED[name])):
+        for each in charts.render(chart, RENDERED[name], UPSTREAM):
             if each["kind"] == "Service":
                 namespace = each["metadata"].get("namespace") or charts.release(chart)["namespace"]
                 made[each["metadata"]["name"], namespace] = {port["port"] for port in each["spec"]["ports"]}
@@ -116,17 +104,14 @@ def test_the_contract_s_services_are_rendered(name: str, platform: Platform) -> 
 def test_the_image_that_runs_is_the_version_that_the_suites_build(
     name: str, chart: str, image: str, version: str, platform: Platform
 ) -> None:
-    made = list(charts.objects(fresh_render(platform(name) / "platform-apps" / chart, "production")))
+    made = charts.render(platform(name) / "platform-apps" / chart, "production", UPSTREAM)
     found = [ref.rpartition(":") for ref in contract.deep(made, "image") if isinstance(ref, str)]
     assert {tag for name, _, tag in found if name.endswith(f"/{image}")} == {version}
 
 
 @needs_charts
-def test_the_argo_cd_that_runs_is_the_version_that_the_suites_build(platform: Platform, tmp_path: Path) -> None:
-    module = platform("default") / "terraform" / "modules" / "argocd-server"
-    shutil.unpack_archive(next(UPSTREAM.glob("argo-cd-*.tgz")), tmp_path)
-    with helm.Chart.load(tmp_path / "argo-cd") as loaded:
-        made = list(charts.objects(loaded.render(yaml.safe_load((module / "values.yaml").read_text()), name="argocd")))
+def test_the_argo_cd_that_runs_is_the_version_that_the_suites_build(platform: Platform) -> None:
+    made = charts.render_argo_cd(platform("default"), "production", UPSTREAM)
     found = {ref for ref in contract.deep(made, "image") if isinstance(ref, str) and "argoproj" in ref}
     assert found == {f"quay.io/argoproj/argocd:v{pinned('argocd')}"}
 

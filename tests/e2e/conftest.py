@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.bake import bake
+from tests.platforms import bake
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -31,10 +31,10 @@ def baked(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """Return ``baked(**answers)``: the folder of a platform baked with these answers (one bake per set of answers)."""
     done: dict[tuple, Path] = {}
 
-    def get(**answers: str) -> Path:
+    def get(**answers: object) -> Path:
         key = tuple(sorted(answers.items()))
         if key not in done:
-            done[key] = bake(tmp_path_factory.mktemp("bake"), **answers)
+            done[key] = bake(answers, tmp_path_factory.mktemp("bake"))
         return done[key]
 
     return get

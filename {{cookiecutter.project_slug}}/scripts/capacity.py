@@ -19,10 +19,9 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from scripts.facts import load, named, value_files
+from .charts import ARGO_CD, ENVIRONMENTS, ROOT, folders, values
+from .facts import named
 
-ROOT = Path(__file__).resolve().parent.parent
-ENVIRONMENTS = ("local", "production")
 DAY = 86_400
 SERVICES = (1, 10, 100, 1000)  # for which the limits are shown
 _UNITS = {"": 1, "m": 1e-3, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "k": 1e3, "M": 1e6, "G": 1e9}
@@ -57,11 +56,6 @@ def quantity(text: object) -> float:
     if not match or match[2] not in _UNITS:
         raise ValueError(f"{text!r} is no Kubernetes quantity")
     return float(match[1]) * _UNITS[match[2]]
-
-
-def values(folder: Path, environment: str) -> dict:
-    """Return a component's merged values in an environment."""
-    return load(value_files(folder, environment))
 
 
 @dataclass
@@ -108,11 +102,8 @@ def needs(node: object, replicas: int = 1) -> Iterator[Need]:
 
 def components(root: Path, environment: str) -> dict[str, Need]:
     """Return what every component asks for in an environment, Argo CD among them."""
-    folders = [file.parent for file in root.glob("platform-apps/*/values.yaml")]
-    folders += [file.parent for file in root.glob("k8s/helm-charts/*/values.yaml")]
-    folders.append(root / "terraform/modules/argocd-server")
     result = {}
-    for folder in sorted(folders, key=lambda path: path.name):
+    for folder in sorted([*folders(root), root / ARGO_CD], key=lambda path: path.name):
         total = Need()
         for need in needs(values(folder, environment)):
             total.add(need)

@@ -7,11 +7,9 @@ already holds is skipped, so a run that broke off goes on where it stopped.
 
 from __future__ import annotations
 
-import re
 import shutil
-import subprocess
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import product
@@ -23,15 +21,20 @@ import yaml
 from rich.console import Console
 from rich.progress import Progress
 
-from scripts.facts import facts, value_files
-
-ROOT = Path(__file__).resolve().parent.parent
-ENVIRONMENTS = ("local", "production")
-# Charts refuse a version that is too old, and Helm alone assumes the one that it was built with.
-KUBERNETES = "1.34.4"
-# An image stands in a pod's or a custom resource's `image`, or in an operator's `--…-image=` argument.
-_IMAGE_ARGUMENT = re.compile(r"^--[a-z0-9-]*image=(?P<image>\S+)$")
-_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times faster, where PyYAML has it
+from .charts import (
+    ARGO_CD,
+    ENVIRONMENTS,
+    ROOT,
+    dependencies,
+    documents,
+    folders,
+    images,
+    pinned_charts,
+    template,
+    terraform_charts,
+)
+from .facts import facts
+from .programs import CommandError, ProgramError, run
 
 
 class MirrorError(Exception):
@@ -82,79 +85,17 @@ class Copy:
             run("crane", "copy", self.source, self.target)
 
 
-class CommandError(MirrorError):
-    """A program ended with an error; its last line is in the message."""
-
-
-def run(*args: str) -> str:
-    """Run a program and return its standard output.
-
-    Raises:
-        MirrorError: the program is missing.
-        CommandError: it failed, or took more than half an hour.
-    """
-    if not shutil.which(args[0]):
-        raise MirrorError(f"{args[0]} is not installed; `make mirror` needs helm and crane")
-    try:
-        done = subprocess.run(args, capture_output=True, text=True, check=False, timeout=1800)
-    except subprocess.TimeoutExpired:
-        raise CommandError(f"`{' '.join(args[:4])} ...`: gave up after half an hour") from None
-    if done.returncode:
-        # Helm ends with advice on --debug; its error is the line that says so.
-        lines = done.stderr.strip().splitlines() or ["failed"]
-        said = next((line for line in lines if line.startswith("Error:")), lines[-1])
-        raise CommandError(f"`{' '.join(args[:4])} ...`: {said}")
-    return done.stdout
-
-
 def charts(root: Path, sources: Mapping[str, str]) -> list[Chart]:
     """Return every upstream chart that the repository pins.
 
     Raises:
         MirrorError: nothing says where a chart comes from.
     """
-    pinned = terraform_charts(root)
-    for file in chart_files(root):
-        pinned |= dependencies(file)
+    pinned = pinned_charts(root)
     unknown = sorted(name for name, _ in pinned if name not in sources)
     if unknown:
         raise MirrorError(f"no platform.yaml has an entry in charts for {', '.join(unknown)}: add who publishes it")
     return sorted(Chart(name, version, sources[name]) for name, version in pinned)
-
-
-def chart_files(root: Path) -> list[Path]:
-    """Return the ``Chart.yaml`` of every component and app."""
-    return sorted([*root.glob("platform-apps/*/Chart.yaml"), *root.glob("k8s/helm-charts/*/Chart.yaml")])
-
-
-def dependencies(file: Path) -> set[tuple[str, str]]:
-    """Return (name, version) of the upstream charts that a ``Chart.yaml`` pins."""
-    return {(each["name"], str(each["version"])) for each in yaml.safe_load(file.read_text()).get("dependencies") or []}
-
-
-def terraform_charts(root: Path) -> set[tuple[str, str]]:
-    """Return (name, version) of the charts that Terraform itself installs."""
-    pinned = re.compile(r'^ +chart += "([\w-]+)"$.*?^ +version += "([^"]+)"$', re.M | re.S)
-    files = sorted(root.glob("terraform/modules/*/*.tf"))
-    return {found for file in files for found in pinned.findall(file.read_text())}
-
-
-def images_of(documents: Iterable[object]) -> set[str]:
-    """Return every image reference in rendered manifests."""
-    found: set[str] = set()
-    pending = list(documents)
-    while pending:
-        node = pending.pop()
-        if isinstance(node, dict):
-            image = node.get("image")
-            if isinstance(image, str) and image:
-                found.add(image)
-            pending.extend(node.values())
-        elif isinstance(node, list):
-            pending.extend(node)
-        elif isinstance(node, str) and (match := _IMAGE_ARGUMENT.match(node)):
-            found.add(match["image"])
-    return found
 
 
 def rendered(root: Path, packages: Path) -> Iterator[object]:
@@ -163,27 +104,24 @@ def rendered(root: Path, packages: Path) -> Iterator[object]:
     Neither CRDs nor `helm test` pods are among them: those hold no images, and Argo CD never runs these.
     """
     with tempfile.TemporaryDirectory() as scratch, ThreadPoolExecutor() as pool:
-        # A chart, and the folder of its value files.
+        # The folder of a chart's value files, and the chart.
         pairs = []
-        for source in chart_files(root):
-            folder = Path(scratch) / source.parent.name
-            shutil.copytree(source.parent, folder, ignore=shutil.ignore_patterns("charts", "Chart.lock"))
-            (folder / "charts").mkdir()
-            for name, version in dependencies(source):
-                shutil.copy2(packages / f"{name}-{version}.tgz", folder / "charts")
-            pairs.append((folder, source.parent))
+        for folder in folders(root):
+            chart = Path(scratch) / folder.name
+            shutil.copytree(folder, chart, ignore=shutil.ignore_patterns("charts", "Chart.lock"))
+            (chart / "charts").mkdir()
+            for name, version in dependencies(folder):
+                shutil.copy2(packages / f"{name}-{version}.tgz", chart / "charts")
+            pairs.append((folder, chart))
         for name, version in terraform_charts(root):
             if name == "argo-cd":  # argocd-apps makes no pods
-                pairs.append((packages / f"{name}-{version}.tgz", root / "terraform/modules/argocd-server"))
-        for text in pool.map(template, *zip(*product(pairs, ENVIRONMENTS), strict=True)):
-            yield from yaml.load_all(text, Loader=_Loader)
-
-
-def template(pair: tuple[Path, Path], environment: str) -> str:
-    """Return the manifests of a chart with the value files of an environment, of those that there are."""
-    chart, values = pair
-    options = [word for file in value_files(values, environment) for word in ("--values", str(file))]
-    return run("helm", "template", "mirror", str(chart), "--skip-tests", "--kube-version", KUBERNETES, *options)
+                pairs.append((root / ARGO_CD, packages / f"{name}-{version}.tgz"))
+        made = [
+            pool.submit(template, folder, environment, "--skip-tests", chart=chart)
+            for (folder, chart), environment in product(pairs, ENVIRONMENTS)
+        ]
+        for each in made:
+            yield from documents(each.result())
 
 
 def upstream(image: str, registry: str, sources: Mapping[str, str]) -> tuple[str, str]:
@@ -229,7 +167,7 @@ def planned(root: Path, sources: Mapping, registry: str, packages: Path, fetch: 
         source = f"{chart.source}/{chart.reference}"
         copies.append(Copy("chart", source, f"{registry}/{chart.reference}", packages / chart.package))
     own = tuple(f"{name.rstrip('/')}/" for name in sources.get("own") or [])
-    used = {image for image in images_of(rendered(root, packages)) if not image.startswith(own)}
+    used = {image for image in images(rendered(root, packages)) if not image.startswith(own)}
     for source, path in sorted({upstream(image, sources["registry"], sources["images"]) for image in used}):
         copies.append(Copy("image", source, f"{registry}/{path}"))
     return copies
@@ -284,7 +222,7 @@ def main(
                         out.print(f"{copy.kind} {copy.source} -> {copy.target}", soft_wrap=True)
                 return
             failed = copy_missing(out, copies)
-    except MirrorError as error:
+    except (MirrorError, ProgramError) as error:
         out.print(f"mirror: {error}", style="red", soft_wrap=True)
         raise typer.Exit(2) from None
     if failed:

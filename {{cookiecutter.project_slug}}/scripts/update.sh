@@ -6,7 +6,10 @@ cd "$(dirname "$0")/.."
 make --silent .cruft.json # says what to do where it is missing
 
 render() {
-  scripts/render.sh local "build/$1/local" && scripts/render.sh production "build/$1/production"
+  local environment
+  for environment in local production; do
+    .venv/bin/python -m scripts.render "$environment" "build/$1/$environment" || return
+  done
 }
 
 render before

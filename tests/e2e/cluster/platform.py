@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import yaml
-
-from tests.e2e.bake import bake
+from scripts import charts
 from tests.e2e.cluster.cluster import Cluster
 from tests.e2e.cluster.node import run
 from tests.e2e.cluster.sources import Sources
@@ -20,12 +17,12 @@ from tests.e2e.gitops.platform import git
 from tests.e2e.gitops.registry import Registry
 from tests.e2e.gitops.releases import releases
 from tests.e2e.gitops.rendering import render
-from tests.e2e.gitops.upstream import packages, wanted
+from tests.e2e.gitops.upstream import packages
 from tests.e2e.toolchain import tool
+from tests.platforms import bake
 
 MIRROR = "mirror"
 REPOSITORY = Path("/run/repository")  # where a node has the working copy
-_IMAGE = re.compile(r'(?:\bimage: |-image=)"?([^\s"]+)')
 
 
 @dataclass
@@ -81,14 +78,14 @@ class Platform:
         return git(self.folder, "rev-parse", "HEAD")
 
 
-def prepare(folder: Path, cluster: Cluster, **answers: str) -> Platform:
+def prepare(folder: Path, cluster: Cluster, **answers: object) -> Platform:
     """Bake a platform below ``folder``, fill the registry with its charts and images, and mount it into every node."""
     registry = cluster.registry
-    baked = bake(folder, chart_registry=f"{registry.host}/{MIRROR}", **answers)
+    baked = bake({"chart_registry": f"{registry.host}/{MIRROR}", **answers}, folder)
     git(baked, "init", "--quiet", "-b", "main")
     made = Platform(baked, cluster, Sources(baked, registry))
     made.commit("Scaffold the platform")
-    registry.push_charts(packages(wanted(baked), folder / "packages"), MIRROR)
+    registry.push_charts(packages(charts.pinned_charts(baked), folder / "packages"), MIRROR)
     started = time.monotonic()
     made.sources.provide(images(baked, registry))
     made.seconds["images"] = time.monotonic() - started
@@ -105,4 +102,4 @@ def images(platform: Path, registry: Registry) -> set[str]:
     for release in releases(platform, "local"):
         if not release.name.startswith("argocd-app-"):
             manifests += release.manifests(registry.trust)
-    return set(_IMAGE.findall(yaml.safe_dump_all(manifests, width=10000))) - {"''"}
+    return charts.images(manifests)

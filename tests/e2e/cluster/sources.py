@@ -26,11 +26,11 @@ import httpx
 import yaml
 
 from tests.e2e import toolchain
-from tests.e2e.bake import TEMPLATE
 from tests.e2e.cluster.images import Image, Layer, address, full_name, program, push_archive
 from tests.e2e.datapath.declared import Declared
 from tests.e2e.gitops.registry import Registry
 from tests.e2e.toolchain import module_dir, tool
+from tests.platforms import ROOT
 
 SUITE = "trixie"  # Debian's release: Python is of the minor version that the app's Dockerfile names
 _PACKAGES = "busybox-static,ca-certificates,git,gpg,gpg-agent,python3-venv,redis-server,tini"
@@ -183,7 +183,7 @@ class Sources:
         return program(toolchain.collector(declared.collector(), declared.scraper()), user="10001")
 
     def _instrumentation(self) -> Image:
-        pins = TEMPLATE / "tests/e2e/datapath/requirements-operator.txt"
+        pins = ROOT / "tests/e2e/datapath/requirements-operator.txt"
         folder = packages("instrumentation", "-r", str(pins))
 
         def fill(layer: Layer) -> None:
@@ -263,7 +263,7 @@ def _busybox(layer: Layer) -> None:
 
 def standin(name: str) -> Image:
     """Return an image whose program stands in for the real one."""
-    pins = (TEMPLATE / "requirements-e2e.txt").read_text().splitlines()
+    pins = (ROOT / "requirements-e2e.txt").read_text().splitlines()
     wanted = ("googleapis-common-protos", "grpcio", "opentelemetry-proto", "protobuf", "typing-extensions")
     folder = packages("standin", "httpx", *(line.split(" ;")[0] for line in pins if line.startswith(wanted)))
 
@@ -278,7 +278,7 @@ def standin(name: str) -> Image:
             "e2e/datapath/__init__.py",
             "e2e/datapath/stores.py",
         ):
-            layer.add(TEMPLATE / "tests" / module, f"/opt/standin/tests/{module}")
+            layer.add(ROOT / "tests" / module, f"/opt/standin/tests/{module}")
 
     entry = ["python3", "-m", "tests.e2e.cluster.standin", name]
     env = {"PYTHONPATH": "/opt/standin:/opt/packages", "PYTHONDONTWRITEBYTECODE": "1"}

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.bake import TEMPLATE
 from tests.e2e.cluster.cluster import DNS_IMAGE, cluster
 from tests.e2e.cluster.node import CGROUPS, MACHINE_SYSCTLS, run
 from tests.e2e.gitops.kube import Kube
 from tests.e2e.processes import NotReady, wait_until
+from tests.platforms import ROOT
 
 
 def trace() -> dict[str, set[str]]:
@@ -77,7 +77,7 @@ BY_HAND = [sys.executable, "-m", "tests.e2e.cluster.cluster"]
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda end: end.name)
 def test_by_hand(untouched: None, end: signal.Signals) -> None:
     """`make node` prints a kubeconfig that works; Ctrl-C, and also a kill, end it all."""
-    with subprocess.Popen(BY_HAND, cwd=TEMPLATE, stdout=subprocess.PIPE, text=True) as node:
+    with subprocess.Popen(BY_HAND, cwd=ROOT, stdout=subprocess.PIPE, text=True) as node:
         assert node.stdout
         line = node.stdout.readline()
         kube = Kube(Path(line.removeprefix("export KUBECONFIG=").strip()))
@@ -86,7 +86,7 @@ def test_by_hand(untouched: None, end: signal.Signals) -> None:
         assert node.wait(40) == (0 if end != signal.SIGKILL else -signal.SIGKILL)
     if end == signal.SIGKILL:
         # Empty cgroups and its folder are all that a killed session cannot remove; the next one removes the cgroups.
-        with subprocess.Popen(BY_HAND, cwd=TEMPLATE, stdout=subprocess.PIPE, text=True) as node:
+        with subprocess.Popen(BY_HAND, cwd=ROOT, stdout=subprocess.PIPE, text=True) as node:
             assert node.stdout
             assert node.stdout.readline()
             node.send_signal(signal.SIGINT)

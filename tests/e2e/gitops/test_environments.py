@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 import yaml
 
+from scripts.charts import pinned_charts
 from tests.e2e.gitops.kube import Manifest
 from tests.e2e.gitops.network import matches
 from tests.e2e.gitops.platform import Platform
 from tests.e2e.gitops.pods import Workload, workloads
 from tests.e2e.gitops.rendering import namespaces, render
-from tests.e2e.gitops.upstream import packages, wanted
+from tests.e2e.gitops.upstream import packages
 
 Rendered = dict[str, list[Manifest]]
 
@@ -38,7 +39,7 @@ def production(platform: Platform, environments: dict[str, Rendered]) -> list[tu
 @pytest.fixture
 def real_charts(platform: Platform, tmp_path: Path) -> None:
     """Skip where a stand-in would be judged instead of a chart."""
-    standins = [path.name for path, real in packages(wanted(platform.folder), tmp_path).items() if not real]
+    standins = [path.name for path, real in packages(pinned_charts(platform.folder), tmp_path).items() if not real]
     if standins:
         pytest.skip(f"needs the real charts (UPSTREAM_CHARTS), not stand-ins: {', '.join(standins)}")
 

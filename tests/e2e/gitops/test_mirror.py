@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import tarfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from copy import deepcopy
 from dataclasses import dataclass
@@ -16,14 +15,15 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.e2e.bake import bake
+from scripts.charts import images, merge, pinned_charts
 from tests.e2e.gitops.argocd import NAMESPACE
 from tests.e2e.gitops.kube import Manifest
-from tests.e2e.gitops.platform import Platform, git, merged, write_overlay
+from tests.e2e.gitops.platform import Platform, git, write_overlay
 from tests.e2e.gitops.registry import Registry, registry
-from tests.e2e.gitops.upstream import packages, wanted
+from tests.e2e.gitops.upstream import packages
 from tests.e2e.processes import wait_until
-from tests.e2e.toolchain import KUBERNETES_VERSION, python, tool
+from tests.e2e.toolchain import python, tool
+from tests.platforms import bake
 
 PREFIX = "airgap"
 # Those that make nothing outside their namespace, so that they may run a second time beside the platform's own.
@@ -69,30 +69,17 @@ def lines(output: str, kind: str) -> dict[str, str]:
     return dict(line.removeprefix(f"{kind} ").split(" -> ") for line in output.splitlines() if line.startswith(kind))
 
 
-def images(documents: Iterable[Any]) -> set[str]:
-    """Return the images of all containers."""
-    text = [json.dumps(document) for document in documents]
-    found: list[Any] = []
-    for document in text:
-        json.loads(document, object_hook=lambda each: found.append(each.get("image")) or each)
-    return {image for image in found if isinstance(image, str) and image}
-
-
 @pytest.fixture(scope="module")
 def site(platform: Platform, mirror: Registry, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """A bake with every component, its sources in a registry of their own, its mirror empty."""
     folder = tmp_path_factory.mktemp("airgap")
-    baked = bake(
-        folder,
-        chart_registry=f"{mirror.host}/{PREFIX}",
-        oci_registry=f"{mirror.host}/acme",
-        include_fluent_bit="true",
-    )
+    answers = {"chart_registry": f"{mirror.host}/{PREFIX}", "oci_registry": f"{mirror.host}/acme"}
+    baked = bake({**answers, "include_fluent_bit": True}, folder)
     with ExitStack() as running:
         sources = running.enter_context(registry(folder / "sources"))
         authorities = folder / "authorities.crt"
         authorities.write_bytes(sources.authority.read_bytes() + mirror.authority.read_bytes())
-        sources.push_charts(packages(wanted(baked), folder / "packages"), "charts")
+        sources.push_charts(packages(pinned_charts(baked), folder / "packages"), "charts")
         take_from(sources.host, baked)
         git(baked, "init", "--quiet", "-b", "main")
         git(baked, "add", "--all")
@@ -116,7 +103,7 @@ def take_from(host: str, baked: Path) -> None:
         "redis-ha": {**redis, "haproxy": haproxy},
     }
     values = baked / "terraform" / "modules" / "argocd-server" / "values.yaml"
-    values.write_text(yaml.safe_dump(merged(yaml.safe_load(values.read_text()), argocd)))
+    values.write_text(yaml.safe_dump(merge(yaml.safe_load(values.read_text()), argocd)))
     for component in baked.glob("platform-apps/*/Chart.yaml"):
         for environment in ("local", "production"):
             write_overlay(baked, component.parent.name, environment, {"global": {"standinRegistry": host}})
@@ -131,7 +118,7 @@ def listed(site: Site) -> dict[str, str]:
     host, prefix = site.sources.host, site.prefix
     assert charts == {
         f"oci://{host}/charts/{name}:{version}": f"{prefix}{name}:{version}"
-        for name, version in wanted(site.platform.folder)
+        for name, version in pinned_charts(site.platform.folder)
     }
     found = lines(done.stdout, "image")
     assert found == {f"{host}/{target.removeprefix(prefix)}": target for target in found.values()}
@@ -165,7 +152,7 @@ def filled(site: Site, listed: dict[str, str]) -> Site:
     site.crane("append", "--new_layer", site.platform.folder.parent / "layer.tar", "--new_tag", late)
     complete = site.fill()
     assert not complete.returncode, complete.stdout
-    total = len(listed) + len(wanted(site.platform.folder))
+    total = len(listed) + len(pinned_charts(site.platform.folder))
     assert f"1 copied, {total - 1} already there, 0 failed" in complete.stdout
     return site
 
@@ -173,7 +160,7 @@ def filled(site: Site, listed: dict[str, str]) -> Site:
 def test_mirror_holds_everything_that_was_listed(filled: Site, listed: dict[str, str]) -> None:
     for source, target in listed.items():
         assert filled.crane("digest", target) == filled.crane("digest", source)
-    for name, version in wanted(filled.platform.folder):
+    for name, version in pinned_charts(filled.platform.folder):
         assert filled.crane("digest", f"{filled.prefix}{name}:{version}")
 
 
@@ -187,15 +174,7 @@ def test_argo_cd_itself_runs_from_the_mirror(filled: Site, listed: dict[str, str
     platform = Platform(filled.platform.folder, "production", filled.platform.kube, filled.mirror)
     (release,) = [each for each in platform.releases() if each.name == "argocd"]
     assert release.repository == f"oci://{filled.prefix}".rstrip("/")
-    command = [tool("helm"), "template", release.name, f"{release.repository}/{release.chart}"]
-    command += ["--version", release.version, "--kube-version", KUBERNETES_VERSION, "--skip-tests"]
-    for number, text in enumerate(release.values):
-        values = platform.folder.parent / f"argocd-{number}.yaml"
-        values.write_text(text)
-        command += ["--values", values]
-    done = subprocess.run(command, check=False, capture_output=True, text=True, env={**os.environ, **filled.trust})
-    assert not done.returncode, done.stderr
-    used = images(yaml.safe_load_all(done.stdout))
+    used = images(release.manifests(filled.trust, "--skip-tests"))
     assert used
     # A stand-in of the chart names its image itself; it stands in for the image's path alone.
     used = {image.replace(f"{filled.sources.host}/standin/", f"{filled.prefix}standin/") for image in used}

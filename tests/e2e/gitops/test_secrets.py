@@ -15,9 +15,9 @@ import pytest
 import trustme
 import yaml
 
-from tests.e2e.bake import bake
 from tests.e2e.gitops.kube import Kube
 from tests.e2e.toolchain import tool
+from tests.platforms import bake
 
 NAMESPACE = "e2e-secrets"
 NAME = "grafana-admin"
@@ -59,7 +59,7 @@ def made(cluster: Kube, tmp_path: Path) -> Callable[[str], Bake]:
     """Return a function that bakes a platform with a secrets backend."""
 
     def make(backend: str) -> Bake:
-        folder = bake(tmp_path / backend, secrets_backend=backend)
+        folder = bake({"secrets_backend": backend}, tmp_path / backend)
         script = folder / "scripts" / "secrets.sh"
         text = script.read_text()
         assert f'"observability {NAME} ' in text

@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.e2e.bake import TEMPLATE
+from scripts.charts import merge
+from tests import platforms
 from tests.e2e.gitops.argocd import can_i
 from tests.e2e.gitops.kube import Kube, Manifest, Refused
 from tests.e2e.gitops.network import Endpoint, Network, endpoint
-from tests.e2e.gitops.platform import Platform, merged
+from tests.e2e.gitops.platform import Platform
 from tests.e2e.gitops.pods import Workload, instrumented, workloads
 from tests.e2e.gitops.rendering import namespaces, render
 
@@ -202,8 +203,7 @@ def secrets_in(folder: Path) -> list[str]:
     "answers", ["default", "everything", "azure-azurerm-apache-2.0", "gcs-kubernetes-bsd-3-clause"]
 )
 def test_no_secret_is_in_git(baked: Callable[..., Path], answers: str) -> None:
-    given = yaml.safe_load((TEMPLATE / "tests" / "answers" / "valid" / f"{answers}.yaml").read_text()) or {}
-    assert secrets_in(baked(**given)) == []
+    assert secrets_in(baked(**platforms.load(platforms.VALID[answers]))) == []
 
 
 def test_detect_secrets_would_find_one(tmp_path: Path) -> None:
@@ -229,7 +229,7 @@ def policy(platform: Platform, tmp_path_factory: pytest.TempPathFactory) -> Path
     (release,) = [r for r in platform.releases() if r.name == "argocd"]
     values: Manifest = {}
     for text in release.values:
-        values = merged(values, yaml.safe_load(text) or {})
+        values = merge(values, yaml.safe_load(text) or {})
     assert values["configs"]["rbac"]["policy.default"] == ""
     path = tmp_path_factory.mktemp("rbac") / "policy.csv"
     path.write_text(values["configs"]["rbac"]["policy.csv"])

@@ -11,11 +11,12 @@ from pathlib import Path
 import cruft
 import pytest
 
-from tests.e2e.bake import TEMPLATE
+from scripts.charts import pinned_charts
+from tests import platforms
 from tests.e2e.gitops.conftest import ANSWERS, MIRROR
 from tests.e2e.gitops.platform import WEBHOOKS_OFF, Platform, git, write_overlay
 from tests.e2e.gitops.rendering import render
-from tests.e2e.gitops.upstream import packages, wanted
+from tests.e2e.gitops.upstream import packages
 
 # The commit of the template that the repository is made from.
 FROM = os.environ.get("E2E_UPDATE_FROM", "HEAD~1")
@@ -25,7 +26,7 @@ FROM = os.environ.get("E2E_UPDATE_FROM", "HEAD~1")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The template's repository with the working tree as its newest commit, and the tag ``before`` on the earlier one."""
     known = subprocess.run(
-        ["git", "-C", TEMPLATE, "rev-parse", "--verify", "--quiet", f"{FROM}^{{commit}}"],
+        ["git", "-C", platforms.ROOT, "rev-parse", "--verify", "--quiet", f"{FROM}^{{commit}}"],
         check=False,
         capture_output=True,
         text=True,
@@ -33,15 +34,10 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if known.returncode:
         pytest.skip(f"the template's history does not reach {FROM}: fetch it, or set E2E_UPDATE_FROM")
     copy = tmp_path_factory.mktemp("template") / "template"
-    git(TEMPLATE, "clone", "--quiet", "--no-hardlinks", str(TEMPLATE), str(copy))
+    git(platforms.ROOT, "clone", "--quiet", "--no-hardlinks", str(platforms.ROOT), str(copy))
     git(copy, "tag", "before", known.stdout.strip())
-    for path in git(TEMPLATE, "ls-files", "--cached", "--others", "--exclude-standard").splitlines():
-        source, target = TEMPLATE / path, copy / path
-        if source.is_file():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(source, target)
-        else:
-            target.unlink(missing_ok=True)
+    git(copy, "rm", "-r", "--quiet", ".")
+    shutil.copytree(platforms.template(), copy, dirs_exist_ok=True)
     # The update must bring something even where the working tree is the earlier commit.
     readme = copy / "{{cookiecutter.project_slug}}" / "docs" / "news.md"
     readme.parent.mkdir(exist_ok=True)
@@ -156,7 +152,7 @@ def test_updated_repository_syncs(updated: tuple[Path, dict[Path, str]], platfor
     folder, _ = updated
     argo = platform.argocd
     assert argo
-    platform.registry.push_charts(packages(wanted(folder), tmp_path), MIRROR)
+    platform.registry.push_charts(packages(pinned_charts(folder), tmp_path), MIRROR)
     for old in platform.folder.iterdir():
         if old.name != ".git":
             shutil.rmtree(old) if old.is_dir() else old.unlink()

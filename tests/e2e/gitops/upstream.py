@@ -6,7 +6,6 @@ A stand-in has a chart's name and version and renders the workloads, Services an
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import subprocess
 import tempfile
@@ -19,20 +18,6 @@ from tests.e2e.gitops.argocd import manifests
 from tests.e2e.toolchain import tool
 
 STANDINS = Path(__file__).parent / "standins"
-
-
-def wanted(platform: Path) -> set[tuple[str, str]]:
-    """Return name and version of every chart that a bake takes from elsewhere: the components' and Terraform's."""
-    found = set()
-    for path in platform.glob("*/*/Chart.yaml"):
-        for dependency in yaml.safe_load(path.read_text()).get("dependencies") or []:
-            found.add((dependency["name"], str(dependency["version"])))
-    for path in platform.glob("terraform/modules/*/*.tf"):
-        for name, version in re.findall(
-            r'\bchart\s*= "([\w-]+)".*?\bversion\s*= "([^"]+)"', path.read_text(), re.DOTALL
-        ):
-            found.add((name, version))
-    return found
 
 
 def packages(charts: Iterable[tuple[str, str]], folder: Path) -> dict[Path, bool]:

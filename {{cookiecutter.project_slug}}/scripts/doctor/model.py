@@ -48,10 +48,6 @@ class UnexpectedAnswerError(Exception):
     """A backend answered, but not as it does; the message says which and how."""
 
 
-class UnreadableError(Exception):
-    """A file of the repository is no valid YAML or JSON; the message says which and where."""
-
-
 class MissingError(Exception):
     """A check cannot look: a tool, an address or a file is not there; the message says which."""
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from pathlib import Path
 
 import pytest
 import yaml
@@ -25,13 +24,6 @@ def test_quantity(text: object, number: float | None) -> None:
             capacity.quantity(text)
     else:
         assert capacity.quantity(text) == number
-
-
-def test_values_are_merged_as_helm_does(tmp_path: Path) -> None:
-    (tmp_path / "values.yaml").write_text("a: {b: 1, c: [1, 2]}\nd: 1\n")
-    (tmp_path / "values-production.yaml").write_text("a: {c: [3], e: 2}\n")
-    assert capacity.values(tmp_path, "production") == {"a": {"b": 1, "c": [3], "e": 2}, "d": 1}
-    assert capacity.values(tmp_path, "local") == {"a": {"b": 1, "c": [1, 2]}, "d": 1}
 
 
 @pytest.mark.parametrize(

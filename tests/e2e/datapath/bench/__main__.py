@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.e2e.bake import TEMPLATE, bake
 from tests.e2e.datapath.bench import capacity, constants, delay, histograms, longterm, overhead
 from tests.e2e.datapath.bench.report import Results, page, plot
 from tests.e2e.datapath.conftest import ANSWERS
@@ -16,8 +15,9 @@ from tests.e2e.datapath.declared import Declared
 from tests.e2e.datapath.stack import COMPRESSED, Stack
 from tests.e2e.processes import Processes
 from tests.e2e.toolchain import ToolchainError
+from tests.platforms import ROOT, bake
 
-OUT = TEMPLATE / "docs" / "benchmarks"
+OUT = ROOT / "docs" / "benchmarks"
 
 
 def step(name: str, measure: Callable, *arguments):
@@ -31,7 +31,7 @@ def step(name: str, measure: Callable, *arguments):
 def main() -> int:
     with tempfile.TemporaryDirectory(prefix="bench-") as scratch:
         folder = Path(scratch)
-        declared = Declared(bake(folder / "bake", **ANSWERS))
+        declared = Declared(bake(ANSWERS, folder / "bake"))
         with Processes(folder / "logs") as processes:
             stack = Stack(declared, processes, folder / "live")
             # The measured app runs as baked, at the baked intervals; histograms.py compresses its own simulators.

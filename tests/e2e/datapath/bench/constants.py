@@ -22,14 +22,14 @@ import httpx
 import yaml
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 
-from tests.e2e.bake import TEMPLATE, bake
 from tests.e2e.datapath.bench.synthetic import Service, durations, request
 from tests.e2e.datapath.bench.usage import usage
 from tests.e2e.datapath.declared import Declared
 from tests.e2e.datapath.stack import Stack
 from tests.e2e.processes import Processes
+from tests.platforms import ROOT, bake
 
-FILE = TEMPLATE / "{{cookiecutter.project_slug}}" / "scripts" / "constants.yaml"
+FILE = ROOT / "{{cookiecutter.project_slug}}" / "scripts" / "constants.yaml"
 SECONDS = 125  # of real traffic: one chunk of 120 samples, at an export a second
 RATE = 5  # requests/s
 SERIES = 2000  # made ones, to see what a series costs
@@ -220,7 +220,7 @@ def chunks(segment: bytes) -> Iterator[tuple[int, bytes]]:
 def main() -> int:
     """Bake, measure and print."""
     with tempfile.TemporaryDirectory() as scratch:
-        declared = Declared(bake(Path(scratch) / "bake"))
+        declared = Declared(bake({}, Path(scratch) / "bake"))
         with Processes(Path(scratch) / "logs") as processes:
             stack = Stack(declared, processes, Path(scratch) / "stack")
             try:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from ...charts import UnreadableError
 from ..context import Context
 from ..model import (
     MissingError,
@@ -14,7 +15,6 @@ from ..model import (
     Status,
     UnexpectedAnswerError,
     UnreachableError,
-    UnreadableError,
     fail,
     skip,
 )
