@@ -2,7 +2,9 @@
 .DEFAULT_GOAL := help
 PYTHON ?= python3
 WORKERS ?= 2
+# renovate: datasource=pypi depName=uv
 UV := 0.13.9
+FETCHED := $(or $(E2E_CACHE),$(HOME)/.cache/cookiecutter-gitops-observability)
 
 .PHONY: help
 help: ## List the targets
@@ -46,6 +48,14 @@ node: .venv-e2e/.ready ## Start a cluster of NODES (1) real nodes by hand, print
 bench: .venv-e2e/.ready ## Measure the data path; writes docs/benchmarks/
 	.venv-e2e/bin/python -m tests.e2e.datapath.prepare >/dev/null
 	.venv-e2e/bin/python -m tests.e2e.datapath.bench
+
+.PHONY: charts
+charts: .venv/.ready ## Fetch the upstream charts that platforms pin (needs helm and the network); UPSTREAM_CHARTS is printed
+	.venv/bin/python -m tests.fetch charts $(FETCHED)/charts
+
+.PHONY: providers
+providers: .venv/.ready ## Fetch the Terraform provider (needs terraform and the network); TF_PLUGIN_MIRROR is printed
+	.venv/bin/python -m tests.fetch providers $(FETCHED)/providers
 
 .PHONY: requirements
 requirements: .venv/.ready ## Pin the newest versions of what requirements-test.in names

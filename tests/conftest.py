@@ -32,3 +32,25 @@ def shared(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
 def platform(shared: Path) -> Callable[[str], Path]:
     """platform("default") is the folder baked from tests/answers/valid/default.yaml. Tests read it and never write."""
     return lambda name: platforms.bake_once(name, shared / "bakes")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--listed-skips", action="store_true", help="fail when a test skips for a reason not in LISTED_SKIPS"
+    )
+
+
+# Why a test may skip where everything that it could need was fetched: what no workflow has.
+LISTED_SKIPS = ("no Python 3.",)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """With --listed-skips, a skip for any other reason is a failure."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if not reporter or not session.config.getoption("listed_skips"):
+        return
+    reasons = sorted({str(report.longrepr[2]) for report in reporter.stats.get("skipped", [])})
+    if unlisted := [why for why in reasons if not why.removeprefix("Skipped: ").startswith(LISTED_SKIPS)]:
+        reporter.write_line("Skips that are not in LISTED_SKIPS:\n  " + "\n  ".join(unlisted), red=True)
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
 
+from tests import platforms
 from tests.pins import pinned
 
 # What a pin looks like; a range (>= 1.9) or a major.minor (3.13) is none.
@@ -19,6 +21,7 @@ VERSION = re.compile(
 # Files that hold pins. Tests and documents name versions without pinning anything.
 PINNING = ("*.yaml", "*.yml", "*.tf", "*.txt", "Dockerfile", "*.sh")
 NOT_PINNING = ("app/tests", "scripts/tests", "platform-apps/thanos-ruler/tests", "docs", "terraform/tests")
+VALUES = re.compile(r"values(-[a-z]+)?\.yaml")
 # No versions of other people's software: own versions, addresses, and a setting of Grafana.
 OWN = re.compile(r"0\.1\.0|0\.0\.0\.0|127\.0\.0\.1|169\.254\.\d+\.\d+|prometheusVersion: \S+")
 
@@ -52,6 +55,11 @@ def managed(path: str, text: str, renovate: dict) -> Iterator[str]:
         yield from re.findall(r"^(?:FROM|ARG \w+=)\s*\S+", text, re.MULTILINE)
     if path.endswith(".tf"):
         yield from re.findall(r'source\s*=\s*"hashicorp/\w+"\n\s*version\s*=\s*"\S+"', text)
+    yield from by_pattern(path, text, renovate)
+
+
+def by_pattern(path: str, text: str, renovate: dict) -> Iterator[str]:
+    """The pieces of a file's text that a manager of `customManagers` reads a version from."""
     for manager in renovate["customManagers"]:
         if any(re.search(pattern.strip("/"), path) for pattern in manager["managerFilePatterns"]):
             for pattern in manager["matchStrings"]:
@@ -92,3 +100,24 @@ def test_a_pin_without_its_comment_is_found(platform, tmp_path, file, line):
     (tmp_path / file).write_text(re.sub("# renovate: .*", "", (platform("default") / file).read_text()))
     (tmp_path / "renovate.json").write_text((platform("default") / "renovate.json").read_text())
     assert f"{file}: {line}" in unmanaged(tmp_path)
+
+
+def test_every_pin_of_the_template_has_a_manager():
+    """Where Renovate looks is the template's own renovate.json; a platform's is checked in the platform."""
+    renovate = json.loads((platforms.ROOT / "renovate.json").read_text())
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=platforms.ROOT, capture_output=True, check=True, text=True)
+    found = []
+    for path in filter(None, listed.stdout.split("\0")):
+        name = path.rsplit("/", 1)[-1]
+        inside = path.startswith("{{cookiecutter.project_slug}}/")
+        if not ((inside and name in ("Chart.yaml",)) or name in ("toolchain.py", "Makefile") or VALUES.fullmatch(name)):
+            continue
+        if "/terraform/tests/" in path:  # made up
+            continue
+        text = (platforms.ROOT / path).read_text()
+        pieces = [piece for whole in by_pattern(path, text, renovate) for piece in whole.splitlines()]
+        for line in text.splitlines():
+            bare = OWN.sub("", re.sub(r"(^|\s)#.*", "", line))
+            if VERSION.search(bare) and not any(piece.strip() in line for piece in pieces):
+                found.append(f"{path}: {line.strip()}")
+    assert found == []

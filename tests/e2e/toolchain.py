@@ -30,6 +30,7 @@ from tests.pins import pinned
 # What the platform runs is what the suites build.
 COLLECTOR_VERSION = pinned("collector")
 KUBERNETES_VERSION = pinned("kubernetes")
+# renovate: datasource=npm depName=azurite
 AZURITE_VERSION = "3.37.0"
 
 

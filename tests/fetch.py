@@ -1,0 +1,66 @@
+"""What the strict tests need from the network: `make charts` and `make providers`.
+
+    python -m tests.fetch charts FOLDER       the upstream charts of every platform, packaged; what is there stays
+    python -m tests.fetch providers FOLDER    a Terraform filesystem mirror with the Helm provider
+
+The last line printed is the environment variable that points the tests to it.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests import platforms
+from tests.charts import pinned_charts
+
+
+def bakes(scratch: Path) -> Iterator[Path]:
+    """Platforms that have every component between them: the largest, once for each place where Secrets come from."""
+    os.environ["TEMPLATE_SNAPSHOT"] = str(platforms.snapshot(scratch / platforms.ROOT.name))
+    largest = {"include_fluent_bit": True, "object_storage": "s3", "domain": "example.com"}
+    for backend in platforms.CHOICES["secrets_backend"]:
+        yield platforms.bake({**largest, "secrets_backend": backend}, scratch / backend)
+
+
+def run(*command: str, cwd: Path | None = None) -> None:
+    if not shutil.which(command[0]):
+        sys.exit(f"fetch: {command[0]} is not installed")
+    if subprocess.run(command, cwd=cwd, check=False).returncode:
+        sys.exit(f"fetch: `{' '.join(command)}` failed")
+
+
+def charts(scratch: Path, folder: Path) -> None:
+    """Pull every chart that a platform pins into `folder`, as <name>-<version>.tgz."""
+    folder.mkdir(parents=True, exist_ok=True)
+    wanted = {chart for platform in bakes(scratch) for chart in pinned_charts(platform)}
+    for name, version, source in sorted(wanted):
+        if (folder / f"{name}-{version}.tgz").exists():
+            continue
+        location = [f"{source}/{name}"] if source.startswith("oci://") else [name, "--repo", source]
+        run("helm", "pull", *location, "--version", version, "--destination", str(folder))
+    print(f"UPSTREAM_CHARTS={folder}")
+
+
+def providers(scratch: Path, folder: Path) -> None:
+    """Mirror the providers that a platform's Terraform asks for into `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    run("terraform", "providers", "mirror", str(folder.resolve()), cwd=next(bakes(scratch)) / "terraform")
+    print(f"TF_PLUGIN_MIRROR={folder}")
+
+
+def main(arguments: list[str]) -> None:
+    jobs = {"charts": charts, "providers": providers}
+    if len(arguments) != 2 or arguments[0] not in jobs:
+        sys.exit(__doc__)
+    with tempfile.TemporaryDirectory(prefix="fetch-") as scratch:
+        jobs[arguments[0]](Path(scratch), Path(arguments[1]))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
