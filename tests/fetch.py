@@ -16,8 +16,9 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from scripts.mirror import charts as charts_of
+from scripts.mirror import publishers
 from tests import platforms
-from tests.charts import pinned_charts
 
 
 def bakes(scratch: Path) -> Iterator[Path]:
@@ -38,12 +39,10 @@ def run(*command: str, cwd: Path | None = None) -> None:
 def charts(scratch: Path, folder: Path) -> None:
     """Pull every chart that a platform pins into `folder`, as <name>-<version>.tgz."""
     folder.mkdir(parents=True, exist_ok=True)
-    wanted = {chart for platform in bakes(scratch) for chart in pinned_charts(platform)}
-    for name, version, source in sorted(wanted):
-        if (folder / f"{name}-{version}.tgz").exists():
-            continue
-        location = [f"{source}/{name}"] if source.startswith("oci://") else [name, "--repo", source]
-        run("helm", "pull", *location, "--version", version, "--destination", str(folder))
+    wanted = {chart for platform in bakes(scratch) for chart in charts_of(platform, publishers(platform)["charts"])}
+    for chart in sorted(wanted):
+        if not (folder / chart.package).exists():
+            run("helm", "pull", *chart.location, "--version", chart.version, "--destination", str(folder))
     print(f"UPSTREAM_CHARTS={folder}")
 
 

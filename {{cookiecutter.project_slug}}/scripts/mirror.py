@@ -55,6 +55,13 @@ class Chart:
         return f"{self.name}-{self.version}.tgz"
 
     @property
+    def location(self) -> list[str]:
+        """Where `helm pull` finds it, as arguments."""
+        return (
+            [f"{self.source}/{self.name}"] if self.source.startswith("oci://") else [self.name, "--repo", self.source]
+        )
+
+    @property
     def reference(self) -> str:
         """Name and tag in a registry; a tag has no ``+``, which Helm writes as ``_``."""
         return f"{self.name}:{self.version.replace('+', '_')}"
@@ -158,10 +165,7 @@ def planned(root: Path, sources: Mapping, registry: str, packages: Path, fetch: 
     copies = []
     for chart in charts(root, sources["charts"]):
         if fetch:
-            location = [f"{chart.source}/{chart.name}"]
-            if not chart.source.startswith("oci://"):
-                location = [chart.name, "--repo", chart.source]
-            run("helm", "pull", *location, "--version", chart.version, "--destination", str(packages))
+            run("helm", "pull", *chart.location, "--version", chart.version, "--destination", str(packages))
         elif not (packages / chart.package).is_file():
             raise MirrorError(f"--charts-from {packages}: it has no {chart.package}")
         source = f"{chart.source}/{chart.reference}"
