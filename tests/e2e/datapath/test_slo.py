@@ -126,9 +126,10 @@ def test_a_burn_rate_that_no_objective_can_reach_is_refused(declared: Declared, 
 
 def changed(declared: Declared, folder: Path, values: dict) -> Declared:
     """Return the Ruler of the platform with other values, as one more environment."""
-    component = folder / "platform-apps" / RULER
-    shutil.copytree(declared.platform / "platform-apps" / RULER, component)
-    (component / "values-compressed.yaml").write_text(yaml.safe_dump(values))
+    # Objectives are in the apps' folders.
+    for charts in ("platform-apps", "k8s"):
+        shutil.copytree(declared.platform / charts, folder / charts)
+    (folder / "platform-apps" / RULER / "values-compressed.yaml").write_text(yaml.safe_dump(values))
     return Declared(folder, "compressed")
 
 
