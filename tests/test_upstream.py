@@ -84,9 +84,9 @@ def test_the_contract_s_services_are_rendered(name: str, platform: Platform) -> 
     answers = platforms.complete(platforms.load(platforms.VALID[name]))
     # The operator and Terraform make these.
     elsewhere = {"otel-collector", "argocd-server"}
-    missing = []
-    for file, (service, _, port) in contract.addresses(contract.Platform(platform(name), answers)):
-        where = contract.SERVICES[service][0]
+    missing, read = [], contract.Platform(platform(name), answers)
+    for file, (service, _, port) in contract.addresses(read):
+        where = read.services[service][0]
         at_hand = made.get((service, where), set())
         if service not in elsewhere and file.startswith("platform-apps/") and port not in at_hand:
             missing.append(f"{file}: {service}.{where}:{port} (rendered: {at_hand or 'no such Service'})")

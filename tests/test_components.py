@@ -1,0 +1,184 @@
+"""Folder in, folder out: a component that nobody foresaw, and each existing one deleted in turn.
+
+After either the platform holds (contract, manifests, the bake's own reading of its folders, what `make mirror` would need),
+or the folder that cannot do without the deleted one is named.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from scripts import mirror
+from scripts.facts import problems
+from tests import charts, contract, platforms
+
+Platform = Callable[[str], Path]
+BAKES = ("default", "everything")
+FOLDERS = {
+    name: sorted(
+        path.parent.name
+        for home in ("platform-apps", "k8s/helm-charts")
+        for path in (platforms.ROOT / "{{cookiecutter.project_slug}}").glob(f"{home}/*/Chart.yaml")
+    )
+    for name in BAKES
+}
+
+MIMIR = {
+    "Chart.yaml": {"apiVersion": "v2", "name": "mimir", "type": "application", "version": "0.1.0"},
+    "application.yaml": {
+        "namespace": "metrics",
+        "requires": ["otel-collector"],
+        "clusterKinds": ["example.com/MetricStore"],
+    },
+    "values.yaml": {"image": "docker.io/grafana/mimir:3.0.0"},
+    "platform.yaml": {
+        "global": {
+            "platform": {
+                "workloads": {
+                    "mimir": {
+                        "namespace": "metrics",
+                        "podLabels": {"app.kubernetes.io/name": "mimir"},
+                        "reaches": ["dns"],
+                    }
+                },
+                "edges": {
+                    "collector-mimir": {"from": "otel-collector", "to": "mimir", "ports": [8080]},
+                    "grafana-mimir": {"from": "grafana", "to": "mimir", "ports": [8080]},
+                    "stranger-mimir": {"from": "nobody", "to": "mimir", "ports": [1]},
+                },
+                "scrape": {"mimir": {"host": "mimir", "port": 8080, "workload": "mimir"}},
+                "endpoints": {"mimir": {"metrics": "http://mimir.metrics.svc.cluster.local:8080/otlp/v1/metrics"}},
+                "dataSources": {
+                    "mimir": {
+                        "name": "Mimir",
+                        "type": "prometheus",
+                        "url": "http://mimir.metrics.svc.cluster.local:8080/prometheus",
+                    }
+                },
+                "charts": {"mimir-distributed": "oci://ghcr.io/grafana/helm-charts"},
+                "images": {"grafana": "docker.io"},
+            }
+        }
+    },
+    "templates/service.yaml": {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "mimir", "namespace": "metrics"},
+        "spec": {"ports": [{"port": 8080}], "selector": {"app.kubernetes.io/name": "mimir"}},
+    },
+}
+
+
+@pytest.fixture
+def copy(request: pytest.FixtureRequest, platform: Platform, tmp_path: Path) -> tuple[Path, dict]:
+    """A platform that a test may change, and the answers it was baked from."""
+    name = request.param
+    folder = Path(shutil.copytree(platform(name), tmp_path / "platform"))
+    return folder, platforms.complete(platforms.load(platforms.VALID[name]))
+
+
+def holds(folder: Path, answers: dict) -> None:
+    """The contract is kept, every manifest is one that Kubernetes takes, and the scripts read the repository."""
+    assert contract.violations(folder, answers) == []
+    for chart in charts.charts(folder):
+        for environment in charts.ENVIRONMENTS:
+            invalid = filter(None, map(charts.invalid, charts.render(chart, environment)))
+            assert [each for each in invalid if "unknown kind" not in each] == []
+    mirror.charts(folder, mirror.publishers(folder)["charts"])  # raises where a publisher is not known
+
+
+def rendered(folder: Path, component: str, kind: str) -> list[dict]:
+    return [each for each in charts.render(folder / "platform-apps" / component, "production") if each["kind"] == kind]
+
+
+@pytest.mark.parametrize("copy", BAKES, indirect=True)
+def test_a_component_that_nobody_foresaw(copy: tuple[Path, dict]) -> None:
+    folder, answers = copy
+    for name, content in MIMIR.items():
+        path = folder / "platform-apps" / "mimir" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(yaml.safe_dump(content))
+    assert problems(folder) == []
+    holds(folder, answers)
+
+    gateway, scraper = (
+        next(
+            each
+            for each in rendered(folder, "otel-collector", "OpenTelemetryCollector")
+            if each["metadata"]["name"] == name
+        )
+        for name in ("otel", "otel-scrape")
+    )
+    assert gateway["spec"]["config"]["service"]["pipelines"]["metrics"]["exporters"] == [
+        "otlp_http/mimir",
+        "otlp_http/thanos",
+    ]
+    (names,) = [
+        job["dns_sd_configs"][0]["names"]
+        for job in contract.deep(scraper, "scrape_configs")
+        if job["job_name"] == "mimir"
+    ]
+    assert names == ["mimir.metrics.svc.cluster.local"]
+
+    policies = {each["metadata"]["name"]: each for each in rendered(folder, "network-policies", "NetworkPolicy")}
+    assert policies["mimir"]["metadata"]["namespace"] == "metrics"
+    callers = contract.deep(
+        policies["mimir"]["spec"]["ingress"], "podSelector", "matchLabels", "app.kubernetes.io/name"
+    )
+    assert sorted(callers) == ["grafana", "otel-collector", "otel-scrape-collector"]
+    for client in ("grafana", "otel-collector", "otel-scrape"):
+        assert "metrics" in contract.deep(policies[client]["spec"]["egress"], "kubernetes.io/metadata.name"), client
+
+    sources = [
+        yaml.safe_load(each["data"].get("datasources.yaml", "{}")) for each in rendered(folder, "grafana", "ConfigMap")
+    ]
+    assert "mimir" in list(contract.deep(sources, "datasources", "uid"))
+
+
+@pytest.mark.parametrize("deleted", FOLDERS["everything"])
+@pytest.mark.parametrize("copy", BAKES, indirect=True)
+def test_a_folder_is_deleted(copy: tuple[Path, dict], deleted: str) -> None:
+    folder, answers = copy
+    (path,) = [*folder.glob(f"platform-apps/{deleted}"), *folder.glob(f"k8s/helm-charts/{deleted}")] or [None]
+    if path is None:
+        return  # this bake is without it already, and has its own tests
+    shutil.rmtree(path)
+    if said := problems(folder):
+        assert all(f"cannot do without {deleted}" in each for each in said), said
+        return
+    holds(folder, answers)
+    # Nothing of it is left in what the others do.
+    left = [
+        name
+        for component in ("otel-collector", "network-policies", "grafana", "thanos-query")
+        for each in (
+            charts.render(folder / "platform-apps" / component, "production")
+            if (folder / "platform-apps" / component).is_dir()
+            else ()
+        )
+        if each["kind"] in ("OpenTelemetryCollector", "NetworkPolicy")
+        for name in [each["metadata"]["name"]]
+        if f"{deleted}." in json.dumps(each) or name == deleted
+    ]
+    assert left == []
+
+
+def test_teams_may_not_be_called_like_a_namespace_of_the_platform(platform: Platform) -> None:
+    """The hook runs without the tree, so it has a list; this is what the folders say."""
+    sys.path.insert(0, str(platforms.ROOT / "hooks"))
+    try:
+        from pre_gen_project import RESERVED_TEAMS
+    finally:
+        sys.path.pop(0)
+    namespaces = {"argocd", "default"}
+    for name in platforms.VALID:
+        team = platforms.complete(platforms.load(platforms.VALID[name]))["team"]
+        namespaces |= {charts.release(chart)["namespace"] for chart in charts.charts(platform(name))} - {team}
+    assert namespaces == RESERVED_TEAMS
