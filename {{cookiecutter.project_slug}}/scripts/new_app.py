@@ -1,7 +1,7 @@
 """Make what another app of this platform needs: one folder in k8s/helm-charts, and nothing outside it.
 
-The chart is that of an app which is there, without what is that app's alone: its image, its settings, its tests. All else
-that a platform has to know of an app follows from the folder (docs/architecture.md).
+The chart is that of an app which is there, without what is that app's alone: its image, its settings, its tests. All
+else that a platform has to know of an app follows from the folder (docs/architecture.md).
 """
 
 from __future__ import annotations
@@ -27,10 +27,13 @@ INSTRUMENTATION = "platform-apps/otel-instrumentation"
 # What Argo CD and Kubernetes have taken for themselves.
 RESERVED = {"argocd", "default", "observability"}
 
-# A Service's name, which starts with a letter; the Application's Helm release adds a prefix to it (terraform/modules/argocd-app).
+# A Service's name, which starts with a letter; the Helm release of its Application has a prefix before it.
 _NAME = re.compile(r"[a-z]([-a-z0-9]{0,40}[a-z0-9])?")
-_PART = r"[a-z0-9]+(?:[._-]+[a-z0-9]+)*"
-_IMAGE = re.compile(rf"((?:[a-z0-9.-]+(?::[0-9]{{1,5}})?/)?{_PART}(?:/{_PART})*)(?::([A-Za-z0-9_][A-Za-z0-9_.-]{{0,127}}))?")
+# A registry's grammar of a name, and its port.
+_PART = r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*"
+_IMAGE = re.compile(
+    rf"((?:{_PART}(?::[1-9][0-9]{{0,4}})?/)?{_PART}(?:/{_PART})*)(?::([A-Za-z0-9_][A-Za-z0-9_.-]{{0,127}}))?"
+)
 # It ends up between quotes in PromQL, TraceQL and alerts, and `{{` would be a template there.
 _PATH = re.compile(r"/(?!.*(?:\{\{|\}\}))[^\s\"'`\\]*", re.ASCII)
 
@@ -41,7 +44,7 @@ ENV = """{{/* What the container is told in its environment. */}}
 {{- end }}
 {{- /* Kubernetes' questions are no traffic. Regular expressions, looked for in the whole URL. */}}
 {{- $probes := list }}
-{{- range uniq (list .Values.probes.ready .Values.probes.live) | without "/" }}
+{{- range without (uniq (list .Values.probes.ready .Values.probes.live)) "/" }}
 {{- $probes = append $probes (printf "://[^/]+%s$" (regexQuoteMeta .)) }}
 {{- end }}
 {{- with $probes }}
@@ -81,20 +84,21 @@ class Refusal:
 
 def taken(root: Path) -> dict[str, str]:
     """Return every name that an app cannot have, and what has it."""
-    names = {name: "Kubernetes or Argo CD" for name in RESERVED}
-    for file in (file for home in HOMES for file in root.glob(f"{home}/*/Chart.yaml")):
-        names[file.parent.name] = f"the folder {file.parent.relative_to(root)}"
+    names = dict.fromkeys(RESERVED, "Kubernetes or Argo CD")
+    known = facts(root, "local")
+    for kind in ("objectives", "workloads", "apps"):
+        names |= dict.fromkeys(known.get(kind, {}), f"an entry in {kind} of a platform.yaml")
     for file in (file for home in HOMES for file in root.glob(f"{home}/*/application.yaml")):
         names[yaml.safe_load(file.read_text(encoding="utf-8"))["namespace"]] = f"the namespace of {file.parent.name}"
-    known = facts(root, "local")
-    for kind in ("apps", "objectives", "workloads"):
-        names |= dict.fromkeys(known.get(kind, {}), f"an entry in {kind} of a platform.yaml")
+    for file in (file for home in HOMES for file in root.glob(f"{home}/*/Chart.yaml")):
+        names[file.parent.name] = f"the folder {file.parent.relative_to(root)}"
     return names
 
 
 def registry(root: Path) -> str:
     """Return where the images of a repository's own apps are published."""
-    return yaml.safe_load((root / "mirror.yaml").read_text(encoding="utf-8"))["own"][0].rstrip("/")
+    own = yaml.safe_load((root / "mirror.yaml").read_text(encoding="utf-8")).get("own") or ["registry.example.com"]
+    return own[0].rstrip("/")
 
 
 def refusals(root: Path, app: App) -> Iterator[Refusal]:
@@ -125,10 +129,10 @@ def refusals(root: Path, app: App) -> Iterator[Refusal]:
 
 def _name(wanted: str, names: Mapping[str, str]) -> str:
     """Return the name nearest to a wanted one that an app can have."""
-    base = re.sub(r"[^a-z0-9]+", "-", wanted.lower()).strip("-0123456789")[:36].strip("-")
-    base = base.removeprefix("kube-") or "app"
+    base = re.sub(r"[^a-z0-9]+", "-", wanted.lower())
+    base = re.sub(r"^(kube-|[-0-9])+", "", base)[:36].strip("-") or "app"
     tries = (base, f"{base}-app", *(f"{base}-{number}" for number in range(2, 1000)))
-    return next(name for name in tries if name not in names and yaml.safe_load(name) == name and name != "kube")
+    return next(name for name in tries if name not in names and yaml.safe_load(name) == name)
 
 
 def pattern(root: Path) -> Path | None:
@@ -199,8 +203,19 @@ def _fill(folder: Path, source: str, app: App) -> None:
 
 
 def _dump(file: Path, content: Mapping[str, Any], comment: str) -> None:
-    text = yaml.safe_dump(dict(content), sort_keys=False, default_flow_style=None, width=110, allow_unicode=True)
-    file.write_text(f"# {comment}\n{text}", encoding="utf-8")
+    # One key at a time: PyYAML writes a map of scalars on one line, and the file itself is to be none.
+    lines = (
+        yaml.dump({key: value}, Dumper=_Dumper, default_flow_style=None if isinstance(value, (dict, list)) else False)
+        for key, value in content.items()
+    )
+    file.write_text(f"# {comment}\n{''.join(lines)}", encoding="utf-8")
+
+
+class _Dumper(yaml.SafeDumper):
+    """Lists are indented, as yamllint wants them."""
+
+    def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
+        super().increase_indent(flow, False)
 
 
 def main(
@@ -235,8 +250,9 @@ def main(
         print(f"{error}. Nothing was written. Type instead:", file=sys.stderr)
         print(f"  git log --diff-filter=D --oneline -- {HOME}   # and take one back from there", file=sys.stderr)
         raise typer.Exit(2) from None
-    print(f"{folder.relative_to(root)} is made. Look through its values.yaml and the objective in its platform.yaml, then:")
-    print(f"  git add {folder.relative_to(root)} && git commit -m 'Add {name}'")
+    made = folder.relative_to(root)
+    print(f"{made} is made. Look through its values.yaml and the objective in its platform.yaml, then:")
+    print(f"  git add {made} && git commit -m 'Add {name}'")
     print("  make up                      # or, in a real cluster: git push && make apply ENV=production")
     print(f'  make doctor ARGS="--service {name}"')
 
