@@ -160,6 +160,12 @@ def publishers(root: Path) -> dict[str, Any]:
     return found
 
 
+def own_images(root: Path) -> set[str]:
+    """Return the images of the repository's own apps, without a tag: they are published by what builds them."""
+    values = (yaml.safe_load(file.read_text(encoding="utf-8")) for file in root.glob("k8s/helm-charts/*/values.yaml"))
+    return {each["image"]["repository"] for each in values if each and "image" in each}
+
+
 def planned(root: Path, sources: Mapping, registry: str, packages: Path, fetch: bool) -> list[Copy]:
     """Return every copy that fills ``registry``, charts first; ``fetch`` gets the charts into ``packages``."""
     copies = []
@@ -170,7 +176,7 @@ def planned(root: Path, sources: Mapping, registry: str, packages: Path, fetch: 
             raise MirrorError(f"--charts-from {packages}: it has no {chart.package}")
         source = f"{chart.source}/{chart.reference}"
         copies.append(Copy("chart", source, f"{registry}/{chart.reference}", packages / chart.package))
-    own = tuple(f"{name.rstrip('/')}/" for name in sources.get("own") or [])
+    own = (*(f"{name.rstrip('/')}/" for name in sources.get("own") or []), *(f"{image}:" for image in own_images(root)))
     used = {image for image in images(rendered(root, packages)) if not image.startswith(own)}
     for source, path in sorted({upstream(image, sources["registry"], sources["images"]) for image in used}):
         copies.append(Copy("image", source, f"{registry}/{path}"))
