@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Removes the kind cluster of up.sh with everything in it, and the Terraform state that described it.
+# Removes the kind cluster of kind.sh with everything in it, and the Terraform state that described it.
 set -euo pipefail
 # shellcheck source=/dev/null
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"

@@ -56,7 +56,7 @@ variable "working_copy" {
 
   validation {
     condition     = var.working_copy == "" || startswith(var.working_copy, "/")
-    error_message = "working_copy must be an absolute path on the node (scripts/up.sh mounts /repository), or empty."
+    error_message = "working_copy must be an absolute path on the node (scripts/kind.sh mounts /repository), or empty."
   }
 }
 

@@ -115,7 +115,7 @@ class Cluster:
             found = self.kube.get("node", node.name)
             return bool(found) and _condition(found, "Ready") and not found["spec"].get("taints")
 
-        wait_until(ready, f"{node.name} is Ready", 90, 0.2)
+        wait_until(ready, f"{node.name} is Ready", 180, 0.2)
 
 
 @contextmanager
@@ -168,7 +168,7 @@ def cluster(folder: Path, nodes: int = 1) -> Iterator[Cluster]:
         # The API server reaches webhooks through their Services.
         (folder / "kube-proxy.yaml").write_text(yaml.safe_dump(kube_proxy(made["node-1"])))
         processes.start("kube-proxy", [*rack, tool("kubelet", "kube-proxy"), f"--config={folder / 'kube-proxy.yaml'}"])
-        kube.run("-n", "kube-system", "rollout", "status", "deployment/coredns", "--timeout=90s")
+        kube.run("-n", "kube-system", "rollout", "status", "deployment/coredns", "--timeout=110s")
         yield it
 
 

@@ -147,7 +147,7 @@ def test_nodes(untouched: None, tmp_path: Path) -> None:
         wait_until(
             lambda: connects(kube.get("pod", "on-node-2", "default")["status"].get("podIP", ""), 5353),
             "the pod runs again on the node that came back",
-            90,
+            180,
             0.5,
         )
 

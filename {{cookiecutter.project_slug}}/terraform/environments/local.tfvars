@@ -1,4 +1,4 @@
-# A kind cluster on this machine, as scripts/up.sh makes it.
+# A kind cluster on this machine, as scripts/kind.sh makes it.
 environment  = "local"
 kube_context = "kind-{{ cookiecutter.project_slug }}"
 
