@@ -453,6 +453,7 @@ CONTRACT = (
             for name, value in data("platform-apps/thanos-ruler/values*.yaml", "watch", "ingestorVolume")(p)
         ),
         all=True,
+        of="platform-apps/thanos-ruler",
     ),
     # Secrets, versions, answers
     Fact(
