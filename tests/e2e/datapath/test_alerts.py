@@ -23,7 +23,8 @@ from tests.e2e.datapath.test_pipeline import every_second
 from tests.e2e.datapath.test_slo import COMPRESSED, FAST, changed, rules
 from tests.e2e.processes import HTTP, wait_until
 
-GROUP_WAIT = 2
+# Longer than the two objectives of a peak are apart, as in the baked configuration.
+GROUP_WAIT = 5
 # What the platform waits for before it tells, compressed as the objectives' windows are.
 WATCH = {"global": {"watch": {"for": "2s", "window": "10s", "missing": "6s"}}}
 
