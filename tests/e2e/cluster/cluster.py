@@ -227,6 +227,8 @@ def _rack(processes: Processes, number: int) -> tuple[str, ...]:
     settings["tcp_orphan_retries"] = 1
     for key, value in settings.items():
         run(*rack, "sh", "-c", f"echo {value} > /proc/sys/net/ipv4/{key}")
+    # kube-proxy gives a connection to a Service its pod's address only after the kernel has found a route for it.
+    run(*rack, "ip", "route", "add", f"10.{96 + number}.0.0/16", "dev", "bridge")
     run("ip", "address", "add", f"{prefix}.254/24", "dev", link)
     run("ip", "link", "set", link, "up")
     for network in (f"10.{224 + number}.0.0/16", f"10.{96 + number}.0.0/16"):

@@ -136,6 +136,12 @@ def test_nodes(untouched: None, tmp_path: Path) -> None:
         assert connects(addresses["on-node-1"], 5353)
         assert "CoreDNS" in kube.run("logs", "on-node-2")
 
+        # As the API server calls a webhook: through its Service.
+        service = kube.get("service", "kube-dns", "kube-system")["spec"]["clusterIP"]
+        call = f"import socket; socket.create_connection(({service!r}, 53), 5)"
+        inside = [*running.rack, sys.executable, "-c", call]
+        wait_until(lambda: subprocess.run(inside, check=False).returncode == 0, "the rack reaches a Service")
+
         node = running.nodes["node-2"]
         kept = node.folder / "volumes" / "0" / "kept"
         kept.touch()
