@@ -57,6 +57,15 @@ def test_two_bakes_are_the_same_bytes(platform: Platform, tmp_path: Path) -> Non
         assert one == two
 
 
+def test_every_tier_bakes_the_snapshot() -> None:
+    """One function bakes, for the end-to-end suites too, and never from a working tree that may change under it."""
+    importing = "from cookiecutter." + "main import"
+    found = [path.name for path in (platforms.ROOT / "tests").rglob("*.py") if importing in path.read_text()]
+    assert found == ["platforms.py"]
+    assert platforms.template() == platforms.template() != platforms.ROOT
+    assert platforms.ROOT not in platforms.template().parents
+
+
 def test_every_way_of_answering_gives_the_same_platform(platform: Platform, tmp_path: Path) -> None:
     """Arguments, a configuration file and a replay (which made the shared bake)."""
     answers = platforms.load(platforms.VALID["everything"])

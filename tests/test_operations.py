@@ -76,10 +76,10 @@ def test_every_image_comes_from_the_mirror(with_everything: Callable[..., Path],
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_mirror_knows_where_each_image_is_published(with_everything: Callable[..., Path], backend: str) -> None:
-    """What mirror.yaml says is what the charts ask for when they are left alone."""
+    """What the folders say is what the charts ask for when they are left alone."""
     mirrored = with_everything(secrets_backend=backend, chart_registry=REGISTRY)
     published = with_everything(secrets_backend=backend)
-    sources = yaml.safe_load((mirrored / "mirror.yaml").read_text())["images"]
+    sources = mirror.publishers(mirrored)["images"]
     known = {mirror.upstream(image, REGISTRY, sources) for image in images(mirrored)}
     assert known == {mirror.upstream(image, "", {}) for image in images(published)}
 
@@ -87,7 +87,7 @@ def test_mirror_knows_where_each_image_is_published(with_everything: Callable[..
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_mirror_knows_where_each_chart_is_published(with_everything: Callable[..., Path], backend: str) -> None:
     published = with_everything(secrets_backend=backend)
-    sources = yaml.safe_load((published / "mirror.yaml").read_text())["charts"]
+    sources = mirror.publishers(published)["charts"]
     for folder in folders(published):
         for dependency in yaml.safe_load((folder / "Chart.yaml").read_text()).get("dependencies") or []:
             assert dependency["repository"].rstrip("/") == sources[dependency["name"]], folder.name

@@ -23,8 +23,8 @@ from functools import cache
 from pathlib import Path
 
 import httpx
-import yaml
 
+from scripts import mirror
 from tests.e2e import toolchain
 from tests.e2e.cluster.images import Image, Layer, address, full_name, program, push_archive
 from tests.e2e.datapath.declared import Declared
@@ -134,7 +134,7 @@ class Sources:
 
     def _copied(self, path: str, name: str) -> bool:
         """Copy an image from where it is published; return whether that could be reached and has it."""
-        publishers = yaml.safe_load((self.platform / "mirror.yaml").read_text())["images"]
+        publishers = mirror.publishers(self.platform)["images"]
         host = publishers.get(path.split("/")[0])
         if not host or not reachable(host):
             return False

@@ -90,11 +90,12 @@ def site(platform: Platform, mirror: Registry, tmp_path_factory: pytest.TempPath
 
 def take_from(host: str, baked: Path) -> None:
     """Let a bake find every chart and image in the registry ``host``, instead of where they are published."""
-    path = baked / "mirror.yaml"
-    known = yaml.safe_load(path.read_text())
-    known["charts"] = dict.fromkeys(known["charts"], f"oci://{host}/charts")
-    known["images"] = dict.fromkeys(known["images"], host)
-    path.write_text(yaml.safe_dump(known))
+    for path in (baked / "mirror.yaml", *baked.glob("platform-apps/*/platform.yaml")):
+        said = yaml.safe_load(path.read_text())
+        known = said if path.name == "mirror.yaml" else said["global"]["platform"]
+        for kind, source in (("charts", f"oci://{host}/charts"), ("images", host)):
+            known[kind] = dict.fromkeys(known.get(kind, {}), source)
+        path.write_text(yaml.safe_dump(said))
     # What Terraform's values take over from the argo-cd chart, and what stand-ins of charts run.
     redis, haproxy = ({"image": {"repository": f"{host}/docker/library/{name}"}} for name in ("redis", "haproxy"))
     argocd = {
