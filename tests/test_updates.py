@@ -84,7 +84,7 @@ def test_an_update_meets_a_team_s_edits(template: Path, tmp_path: Path) -> None:
         inside / "platform-apps/thanos-receive/values.yaml",
         lambda text: text.replace("max-exemplars=100000", "max-exemplars=150000"),
     )
-    edit(inside / "Makefile", lambda text: text.replace("PORT ?= 8000", "PORT ?= 8001"))
+    edit(inside / "Makefile", lambda text: text.replace("PYTHON ?= python3\n", "PYTHON ?= python3.12\n"))
     (inside / "docs/new.md").write_text("# {{ cookiecutter.platform_name }}, new\n")
     (inside / "docs/upgrading.md").unlink()
     commit(template, "a change in the template")
@@ -97,7 +97,7 @@ def test_an_update_meets_a_team_s_edits(template: Path, tmp_path: Path) -> None:
     assert "max-exemplars=150000" in receive
     assert "retention: 20d" in receive
     makefile = (platform / "Makefile").read_text()
-    assert "PORT ?= 8001" in makefile
+    assert "PYTHON ?= python3.12\n" in makefile
     assert "echo ours" in makefile
     assert (platform / "docs/new.md").read_text() == "# Acme Platform, new\n"
     assert not (platform / "docs/upgrading.md").exists()
