@@ -1,12 +1,13 @@
 """Folder in, folder out: a component that nobody foresaw, and each existing one deleted in turn.
 
-After either the platform holds (contract, manifests, the bake's own reading of its folders, what `make mirror` would need),
+After either the platform holds (contract, manifests, the bake's own reading of its folders, publishers for `make mirror`),
 or the folder that cannot do without the deleted one is named.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 from collections.abc import Callable
@@ -16,6 +17,7 @@ import pytest
 import yaml
 
 from scripts import mirror
+from scripts.charts import values
 from scripts.facts import problems
 from tests import charts, contract, platforms
 
@@ -142,6 +144,23 @@ def test_a_component_that_nobody_foresaw(copy: tuple[Path, dict]) -> None:
     assert "mimir" in list(contract.deep(sources, "datasources", "uid"))
 
 
+def left_of(deleted: str, said: str, folder: Path) -> list[str]:
+    """The charts that still speak of a deleted folder: of its policy, or of an address that it said to have."""
+    hosts = {*re.findall(r"([\w-]+)\.\w[\w-]*\.svc\b", said), *re.findall(r"\bhost: ([\w-]+)", said)}
+    names = "|".join(sorted(re.escape(host.removesuffix("-headless")) for host in hosts)) or "(?!)"
+    address = re.compile(rf"\b(?<!-)({names})(-headless)?\.\w[\w-]*\.svc\b")
+    found = []
+    for chart in charts.charts(folder):
+        for environment in charts.ENVIRONMENTS:
+            made = charts.render(chart, environment)
+            if address.search(json.dumps([values(chart, environment), made])):
+                found.append(f"{chart.name}: {names}")
+            found += [
+                chart.name for each in made if each["kind"] == "NetworkPolicy" and each["metadata"]["name"] == deleted
+            ]
+    return found
+
+
 @pytest.mark.parametrize("deleted", FOLDERS["everything"])
 @pytest.mark.parametrize("copy", BAKES, indirect=True)
 def test_a_folder_is_deleted(copy: tuple[Path, dict], deleted: str) -> None:
@@ -149,25 +168,13 @@ def test_a_folder_is_deleted(copy: tuple[Path, dict], deleted: str) -> None:
     (path,) = [*folder.glob(f"platform-apps/{deleted}"), *folder.glob(f"k8s/helm-charts/{deleted}")] or [None]
     if path is None:
         return  # this bake is without it already, and has its own tests
+    said_by_it = "".join(file.read_text() for file in path.glob("platform*.yaml"))
     shutil.rmtree(path)
     if said := problems(folder):
         assert all(f"cannot do without {deleted}" in each for each in said), said
         return
     holds(folder, answers)
-    # Nothing of it is left in what the others do.
-    left = [
-        name
-        for component in ("otel-collector", "network-policies", "grafana", "thanos-query")
-        for each in (
-            charts.render(folder / "platform-apps" / component, "production")
-            if (folder / "platform-apps" / component).is_dir()
-            else ()
-        )
-        if each["kind"] in ("OpenTelemetryCollector", "NetworkPolicy")
-        for name in [each["metadata"]["name"]]
-        if f"{deleted}." in json.dumps(each) or name == deleted
-    ]
-    assert left == []
+    assert left_of(deleted, said_by_it, folder) == []
 
 
 def test_teams_may_not_be_called_like_a_namespace_of_the_platform(platform: Platform) -> None:
