@@ -1,4 +1,7 @@
-"""The default platform in real containers on one node: it comes up, tells the story, and is as closed as it says."""
+"""The default platform in real containers on one node: it comes up, tells the story, and is as closed as it says.
+
+Needs charts (``UPSTREAM_CHARTS``) and the images of cert-manager and the operator (``E2E_IMAGES``); skips with that reason.
+"""
 
 from __future__ import annotations
 
