@@ -49,6 +49,11 @@ bench: .venv-e2e/.ready ## Measure the data path; writes docs/benchmarks/
 	.venv-e2e/bin/python -m tests.e2e.datapath.prepare >/dev/null
 	.venv-e2e/bin/python -m tests.e2e.datapath.bench
 
+.PHONY: pictures
+pictures: .venv-e2e/.ready ## Draw the terminal pictures of the README from real runs; writes docs/pictures/*.svg
+	.venv-e2e/bin/python -m tests.e2e.datapath.prepare >/dev/null
+	.venv-e2e/bin/python -m tests.e2e.datapath.pictures
+
 .PHONY: charts
 charts: .venv/.ready ## Fetch the upstream charts that platforms pin (needs helm and the network); UPSTREAM_CHARTS is printed
 	.venv/bin/python -m tests.fetch charts $(FETCHED)/charts

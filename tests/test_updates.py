@@ -126,3 +126,18 @@ def test_cruft_refuses_bad_answers_too(template: Path, tmp_path: Path) -> None:
     assert done.returncode != 0
     assert "type: team-kube-x" in done.stderr
     assert not (tmp_path / "acme-platform").exists()
+
+
+def test_a_release_is_taken_by_its_tag(template: Path, tmp_path: Path) -> None:
+    git(template, "tag", "v0.0.1")
+    edit(template / "{{cookiecutter.project_slug}}" / "Makefile", lambda text: f"# later than the release\n{text}")
+    commit(template, "a change after the release")
+    config = tmp_path / "config.yaml"
+    config.write_text(f"cookiecutters_dir: {tmp_path}/templates\nreplay_dir: {tmp_path}/replay\n")
+    command = [sys.executable, "-m", "cookiecutter", "--no-input", "--config-file", str(config)]
+    for checkout, later in (["--checkout", "v0.0.1"], False), ([], True):
+        out = tmp_path / f"out-{later}"
+        subprocess.run(
+            [*command, *checkout, "--output-dir", str(out), f"git+file://{template}"], check=True, capture_output=True
+        )
+        assert ("later than the release" in (out / "acme-platform" / "Makefile").read_text()) is later
