@@ -56,7 +56,7 @@ METRIC_LABELS = {
     "http_response_status_code", "le", "__name__",
 }  # fmt: skip
 # `kubernetes`: what Fluent Bit calls the containers that name no service.
-OUR_SERVICES = {"checkout", "otel-collector", "otel-scrape", "kubernetes"}
+PLATFORM_SERVICES = {"otel-collector", "otel-scrape", "kubernetes"}
 BUILT_IN_SOURCES = {"grafana", "-- Grafana --", "-- Dashboard --", "-- Mixed --"}
 
 
@@ -344,7 +344,11 @@ CONTRACT = (
         text(r"--receive\.otlp-promote-resource-attributes=([\w.]+)", "platform-apps/thanos-receive/values.yaml"),
         all=True,
     ),
-    Fact("the service's name", OUR_SERVICES, text(r'service_name=\\?"([a-z][\w-]*)\\?"', "platform-apps/*", "docs/*")),
+    Fact(
+        "the service's name",
+        lambda p: PLATFORM_SERVICES | set(p.facts["apps"]),
+        text(r'service_name=\\?"([a-z][\w-]*)\\?"', "platform-apps/*", "docs/*"),
+    ),
     Fact("OTEL_SERVICE_NAME", {"checkout"}, manifest(APP, "Deployment", env("OTEL_SERVICE_NAME"))),
     Fact(
         "OTEL_SEMCONV_STABILITY_OPT_IN",

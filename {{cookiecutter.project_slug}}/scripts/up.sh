@@ -34,8 +34,10 @@ if [ -n "${KUBE_CONTEXT:-}" ]; then
 else
   scripts/kind.sh "$git_dir"
 fi
-for file in $(grep -l '^ *chart:' k8s/helm-charts/*/application.yaml); do
-  say "Note: Argo CD takes the chart of $(basename "$(dirname "$file")") from its registry, so the release workflow must have published it."
+for file in k8s/helm-charts/*/application.yaml; do
+  if grep -q '^ *chart:' "$file"; then
+    say "Note: Argo CD takes the chart of $(basename "$(dirname "$file")") from its registry: it must be published there."
+  fi
 done
 
 say "== Argo CD and its Applications"
