@@ -56,7 +56,7 @@ METRIC_LABELS = {
     "http_response_status_code", "le", "__name__",
 }  # fmt: skip
 # `kubernetes`: what Fluent Bit calls the containers that name no service.
-OUR_SERVICES = {"checkout", "otel-collector", "otel-scrape", "kubernetes"}
+PLATFORM_SERVICES = {"otel-collector", "otel-scrape", "kubernetes"}
 BUILT_IN_SOURCES = {"grafana", "-- Grafana --", "-- Dashboard --", "-- Mixed --"}
 
 
@@ -171,6 +171,16 @@ def manifest(chart: str, kind: str, pick: Callable[[dict], Iterable[object]]) ->
     def find(platform: Platform) -> Found:
         for each in platform.rendered(chart, kind):
             yield from ((f"{chart}: {kind} {each['metadata']['name']}", value) for value in pick(each))
+
+    return find
+
+
+def of_apps(pick: Callable[[dict], Iterable[object]]) -> Callable[[Platform], Found]:
+    """What `pick` takes from the Deployments of every app."""
+
+    def find(platform: Platform) -> Found:
+        for chart in sorted(platform.folder.glob("k8s/helm-charts/*/Chart.yaml")):
+            yield from manifest(chart.parent.relative_to(platform.folder).as_posix(), "Deployment", pick)(platform)
 
     return find
 
@@ -344,8 +354,12 @@ CONTRACT = (
         text(r"--receive\.otlp-promote-resource-attributes=([\w.]+)", "platform-apps/thanos-receive/values.yaml"),
         all=True,
     ),
-    Fact("the service's name", OUR_SERVICES, text(r'service_name=\\?"([a-z][\w-]*)\\?"', "platform-apps/*", "docs/*")),
-    Fact("OTEL_SERVICE_NAME", {"checkout"}, manifest(APP, "Deployment", env("OTEL_SERVICE_NAME"))),
+    Fact(
+        "the service's name",
+        lambda p: PLATFORM_SERVICES | set(p.facts["apps"]),
+        text(r'service_name=\\?"([a-z][\w-]*)\\?"', "platform-apps/*", "docs/*"),
+    ),
+    Fact("OTEL_SERVICE_NAME", lambda p: set(p.facts["apps"]), of_apps(env("OTEL_SERVICE_NAME")), all=True),
     Fact(
         "OTEL_SEMCONV_STABILITY_OPT_IN",
         {"http"},
@@ -388,18 +402,20 @@ CONTRACT = (
     ),
     Fact("namespaces of workloads", application_namespaces, workload_namespaces),
     # The app
-    Fact("the app's Service", {("flask-app", "http", 80, "http")}, manifest(APP, "Service", ports)),
+    Fact("the app's Service", {("flask-app", "http", 80, "http")}, manifest(APP, "Service", ports), of=APP),
     Fact(
         "the app's port",
         {("http", 8000)},
         manifest(
             APP, "Deployment", lambda each: ((p["name"], p["containerPort"]) for p in deep(each, "containers", "ports"))
         ),
+        of=APP,
     ),
     Fact(
         "the app's image",
         lambda p: {f"{p.answers['oci_registry']}/checkout-simulator:0.1.0"},
         manifest(APP, "Deployment", lambda each: deep(each, "containers", "image")),
+        of=APP,
     ),
     Fact(
         "the load's target",
@@ -413,9 +429,7 @@ CONTRACT = (
     Fact(
         "the app asks for it",
         {"python", "true"},
-        manifest(
-            APP, "Deployment", lambda each: deep(each, "annotations", "instrumentation.opentelemetry.io/inject-python")
-        ),
+        of_apps(lambda each: deep(each, "annotations", "instrumentation.opentelemetry.io/inject-python")),
     ),
     Fact(
         "where the app's telemetry goes",
@@ -430,6 +444,7 @@ CONTRACT = (
             "Instrumentation",
             lambda each: (str(image).rsplit(":", 1)[-1] for image in deep(each, "python", "image")),
         ),
+        of="app",
     ),
     Fact(
         "attributes of the request's span",
@@ -441,6 +456,7 @@ CONTRACT = (
         "the trace id's header",
         {"X-Trace-Id", "x-trace-id"},
         text(r"(?i)(?<!-)\b(x-trace-?id)\b", "app/*.py", "docs/*.md", "README.md"),
+        of="app",
     ),
     Fact(
         "the size of the ingestors' volumes",

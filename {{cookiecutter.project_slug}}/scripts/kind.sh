@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The cluster of make up: kind, with the repository of GIT_DIR mounted and the app's image loaded: kind.sh GIT_DIR
+# The cluster of make up: kind, with the repository of GIT_DIR mounted and the image of app/ loaded: kind.sh GIT_DIR
 set -euo pipefail
 # shellcheck source=/dev/null
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -32,9 +32,7 @@ CONFIG
 fi
 require_cluster
 
-say "== Image of the app"
-chart=k8s/helm-charts/flask-app
-image=$(awk '$1 == "image:" {inside = 1} inside && $1 == "repository:" {gsub(/"/, "", $2); print $2; exit}' $chart/values.yaml)
-version=$(awk '$1 == "appVersion:" {gsub(/"/, "", $2); print $2}' $chart/Chart.yaml)
-docker build --quiet --tag "$image:$version" app
-kind load docker-image --name "$PLATFORM" "$image:$version"
+# An app whose source is in this repository; the images of others come from their registries.
+if [ -x app/kind.sh ]; then
+  app/kind.sh "$PLATFORM"
+fi

@@ -204,11 +204,16 @@ def _fill(folder: Path, source: str, app: App) -> None:
 
 def _dump(file: Path, content: Mapping[str, Any], comment: str) -> None:
     # One key at a time: PyYAML writes a map of scalars on one line, and the file itself is to be none.
-    lines = (
-        yaml.dump({key: value}, Dumper=_Dumper, default_flow_style=None if isinstance(value, (dict, list)) else False)
-        for key, value in content.items()
-    )
-    file.write_text(f"# {comment}\n{''.join(lines)}", encoding="utf-8")
+    text = "".join(_yaml({key: value}) for key, value in content.items())
+    file.write_text(f"# {comment}\n{text}", encoding="utf-8")
+
+
+def _yaml(entry: dict[str, Any]) -> str:
+    (value,) = entry.values()
+    flow = yaml.dump(entry, Dumper=_Dumper, sort_keys=False, default_flow_style=None, width=sys.maxsize)
+    if isinstance(value, (dict, list)) and all(len(line) <= 80 for line in flow.splitlines()):
+        return flow
+    return yaml.dump(entry, Dumper=_Dumper, sort_keys=False, default_flow_style=False, width=sys.maxsize)
 
 
 class _Dumper(yaml.SafeDumper):

@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# Forwards Grafana, Argo CD and the app to this machine until Ctrl-C: open.sh [ENVIRONMENT]
+# Forwards Grafana, Argo CD and every app to this machine until Ctrl-C: open.sh [ENVIRONMENT]
 set -euo pipefail
 # shellcheck source=/dev/null
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 need kubectl
 use_environment "${1:-local}"
+cd "$ROOT"
 require_cluster
 
 trap 'trap - EXIT INT TERM; kill $(jobs -p) 2>/dev/null || true; wait' EXIT
@@ -36,7 +37,10 @@ forward() {
 
 forward Grafana observability grafana 3000
 forward "Argo CD" argocd argocd-server 8081
-forward App "$TEAM" flask-app 8000
+for folder in k8s/helm-charts/*/; do
+  [ -f "$folder/application.yaml" ] || continue
+  forward "$(basename "$folder")" "$(sed -n 's/^namespace: *"\{0,1\}\([-a-z0-9]*\).*/\1/p' "$folder/application.yaml")" "$(basename "$folder")" 8000
+done
 
 context=${CONTEXT:+ --context $CONTEXT}
 say ""

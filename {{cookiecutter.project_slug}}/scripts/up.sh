@@ -34,9 +34,11 @@ if [ -n "${KUBE_CONTEXT:-}" ]; then
 else
   scripts/kind.sh "$git_dir"
 fi
-if grep -q 'chart: flask-app' k8s/helm-charts/flask-app/application.yaml; then
-  say "Note: Argo CD takes the app's chart from its registry, so the release workflow must have published it."
-fi
+for file in k8s/helm-charts/*/application.yaml; do
+  if grep -q '^ *chart:' "$file"; then
+    say "Note: Argo CD takes the chart of $(basename "$(dirname "$file")") from its registry: it must be published there."
+  fi
+done
 
 say "== Argo CD and its Applications"
 # Indented lines are the plan's details: a screenful for each of a dozen releases.

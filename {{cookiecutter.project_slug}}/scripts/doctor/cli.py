@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from ..charts import UnreadableError
 from .checks import walk
 from .cluster import Cluster
 from .context import TARGETS, Context
@@ -45,7 +46,9 @@ def doctor(
     namespace: Annotated[
         str | None, typer.Option(help="Namespace of the app.", show_default="from the repository")
     ] = None,
-    service: Annotated[str, typer.Option(help="service.name of the app.")] = "checkout",
+    service: Annotated[
+        str | None, typer.Option(help="service.name of the app.", show_default="every app of the repository")
+    ] = None,
     since: Annotated[float, typer.Option(min=1, help="How far back to look for exemplars (seconds).")] = 3600,
     max_age: Annotated[float, typer.Option(min=1, help="How old the newest sample may be (seconds).")] = 120,
     settle: Annotated[float, typer.Option(min=0, help="How long a trace may take to arrive (seconds).")] = 15,
@@ -74,6 +77,10 @@ def doctor(
     with ExitStack() as stack:
         files = Repository(repository.resolve(), environment)
         try:
+            services = [service] if service else sorted(files.facts.get("apps", {}))
+        except UnreadableError:  # a hop of its own says which file, and why
+            services = []
+        try:
             cluster = None if urls else stack.enter_context(Cluster(context or files.kube_context, max(timeout, 10)))
         except MissingError as error:
             raise typer.BadParameter(str(error), param_hint="--env") from None
@@ -81,7 +88,7 @@ def doctor(
             repository=files,
             urls=urls,
             cluster=cluster,
-            service=service,
+            service=services[0] if services else "",
             app_namespace=namespace,
             since=since,
             max_age=max_age,
@@ -94,7 +101,7 @@ def doctor(
         stack.callback(lambda: seen.http.close())
         console = Console(stderr=json_output)
         with console.status("looking …"):
-            walked = list(walk(seen))
+            walked = list(walk(seen, *services[1:]))
     if json_output:
         sys.stdout.write(as_json(walked) + "\n")
     else:

@@ -6,7 +6,7 @@ import base64
 import binascii
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NamedTuple, TypeVar
 
@@ -80,7 +80,7 @@ class Context:
     repository: Repository
     urls: Mapping[str, str] = field(default_factory=dict)
     cluster: Cluster | None = None
-    service: str = "checkout"
+    service: str = ""
     app_namespace: str | None = None
     since: float = 3600
     max_age: float = 120
@@ -113,7 +113,20 @@ class Context:
     @property
     def namespace(self) -> str:
         """Return the app's namespace."""
-        return self.app_namespace or self.repository.app_namespace or self.service
+        return self.app_namespace or self.workload.get("namespace") or self.service
+
+    @property
+    def workload(self) -> dict[str, Any]:
+        """Return the pods of the app as its folder describes them; empty where no folder knows it."""
+        facts = self.repository.facts
+        name = facts.get("apps", {}).get(self.service, {}).get("workload")
+        return facts.get("workloads", {}).get(name, {})
+
+    def of(self, service: str) -> Context:
+        """Return the same view of another app."""
+        other = replace(self, service=service)
+        other.__dict__["http"] = self.http
+        return other
 
     @property
     def selector(self) -> str:

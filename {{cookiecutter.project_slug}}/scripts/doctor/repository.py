@@ -64,11 +64,6 @@ class Repository:
         files = sorted(self.root.glob("platform-apps/*/dashboards/*.json"))
         return {path.name: self._load(path) for path in files}
 
-    @cached_property
-    def app_namespace(self) -> str | None:
-        """Return the namespace that the flask app's Application deploys to."""
-        return charts.namespace(self.root / "k8s/helm-charts/flask-app")
-
     @property
     def kube_context(self) -> str | None:
         """Return the context that the environment's variables name; None where they leave it to the kubeconfig.

@@ -27,6 +27,8 @@ from scripts.doctor.repository import Repository
 
 ROOT = Path(__file__).resolve().parents[2]
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+# An app of this repository.
+SERVICE = min(Repository(ROOT, "local").facts["apps"])
 BACKENDS = ("collector", "router", "receive", "query", "tempo", "loki", "alertmanager")
 Answer = Callable[[httpx.Request], object]
 
@@ -55,6 +57,7 @@ def context(
     answers: dict[str, object] | None = None, numbers: dict[str, float] | None = None, **more: object
 ) -> Context:
     urls = {name: f"http://{name}.test" for name in BACKENDS}
+    more = {"service": SERVICE, **more}
     return Context(Repository(ROOT, "local"), urls=urls, transport=backend(answers or {}, numbers), **more)
 
 
@@ -295,7 +298,7 @@ def test_a_forward_that_fails_says_why(tmp_path: Path, monkeypatch: pytest.Monke
 
 def pod(*init: str, phase: str = "Running") -> dict:
     return {
-        "metadata": {"name": "flask-app-0"},
+        "metadata": {"name": "app-0"},
         "spec": {"initContainers": [{"name": name} for name in init]},
         "status": {"phase": phase},
     }
@@ -368,12 +371,12 @@ def test_what_a_backend_cannot_say_is_not_the_doctors_bug_and_the_other_way_roun
     assert walked["Query"][0] == "answer-unexpected"
     assert "query: GET /api/v1/stores: data" in walked["Query"][1]
     seen = context()
-    seen.repository.__dict__["dashboards"] = {"checkout-red.json": None}
+    seen.repository.__dict__["dashboards"] = {"broken.json": None}
     assert dict(_findings(seen))["Panels in git"][0] == "doctor-broken"
 
 
-def _findings(seen: Context) -> Iterator[tuple[str, tuple[str | None, str]]]:
-    for check, result in walk(seen):
+def _findings(seen: Context, *more: str) -> Iterator[tuple[str, tuple[str | None, str]]]:
+    for check, result in walk(seen, *more):
         yield check.name, (result.finding, result.evidence)
 
 
@@ -382,7 +385,7 @@ def test_a_kind_that_the_cluster_lacks_is_named(tmp_path: Path, monkeypatch: pyt
     version = '{"serverVersion": {"gitVersion": "v1.34.4"}, "clientVersion": {"gitVersion": "v1.34.4"}}'
     lacks = """echo "the server doesn't have a resource type $2" >&2; exit 1"""
     fake_kubectl(tmp_path, monkeypatch, f"case $1 in version) echo '{version}' ;; *) {lacks} ;; esac")
-    walked = dict(_findings(Context(Repository(ROOT, "local"), cluster=Cluster(timeout=1))))
+    walked = dict(_findings(Context(Repository(ROOT, "local"), cluster=Cluster(timeout=1), service=SERVICE)))
     assert walked["Cluster"][0] is None
     for hop in ("App telemetry settings", "Collector settings"):
         assert walked[hop][0] == "resource-unreadable"
@@ -469,3 +472,41 @@ def test_without_a_receiver_a_test_page_is_for_grafana() -> None:
     result = alerting.test_page(context(alertmanager((0, 0), (0, 0)), test_page=True))
     assert result.status is Status.OK
     assert "Grafana" in result.evidence
+
+
+def test_every_app_is_walked_and_the_platform_once() -> None:
+    """An app that is silent does not keep the others from being looked at."""
+    numbers = {f'{METRIC}{{service_name="{SERVICE}"}}': 3}
+    page = httpx.Response(200, text='prometheus_tsdb_exemplar_max_exemplars{tenant="a"} 100\n')
+    answers = {"/api/v1/stores": STORES, "/metrics": page}
+    walked = dict(_findings(context(answers, numbers, service="silent"), SERVICE))
+    assert [name for name in walked if name.startswith("Query")] == ["Query settings", "Query"]
+    assert walked["Metric (silent)"][0] == "app-silent"
+    assert walked["Exemplars (silent)"][1] == "needs Metric"
+    assert walked[f"Metric ({SERVICE})"][0] is None
+    assert walked[f"Exemplars ({SERVICE})"][1] != "needs Metric"
+
+
+def test_the_apps_are_those_of_the_repository(tmp_path: Path) -> None:
+    """All of them, unless one is asked for; and their pods are found by what their folders say."""
+    shutil.copytree(ROOT / "terraform" / "environments", tmp_path / "terraform" / "environments")
+    for name in ("first", "second"):
+        folder = tmp_path / "k8s/helm-charts" / name
+        folder.mkdir(parents=True)
+        labels, facts = {"app": f"{name}-pods"}, {"apps": {name: {"workload": name}}}
+        facts["workloads"] = {name: {"namespace": f"{name}-space", "podLabels": labels}}
+        (folder / "Chart.yaml").write_text(f"name: {name}\n")
+        (folder / "platform.yaml").write_text(json.dumps({"global": {"platform": facts}}))
+    options = [f"--repo={tmp_path}", "--query-url=http://127.0.0.1:1", "--json"]
+    hops = {hop["hop"] for hop in json.loads(CliRunner().invoke(doctor, options).stdout)["hops"]}
+    assert {"Metric (first)", "Metric (second)"} <= hops
+    only = json.loads(CliRunner().invoke(doctor, [*options, "--service=second"]).stdout)["hops"]
+    assert [hop["hop"] for hop in only if "Metric" in hop["hop"]] == ["Metric"]
+    seen = Context(Repository(tmp_path, "local"), service="second")
+    assert (seen.namespace, seen.workload["podLabels"]) == ("second-space", {"app": "second-pods"})
+
+
+def test_without_an_app_the_platform_is_walked_all_the_same() -> None:
+    walked = dict(_findings(context({"/api/v1/stores": STORES}, service="")))
+    assert "make new-app" in walked["Metric"][1]
+    assert walked["Query"][0] is None

@@ -17,7 +17,7 @@ from scripts.mirror import own_images
 from scripts.new_app import HOME, ROOT, App, pattern, refusals, registry, typer, write
 from scripts.new_app import main as command
 
-GIVEN = {"name": "demo-shop", "image": "registry.example.com:5000/team/shop:1.2.3", "port": "9000"}
+GIVEN = {"name": "quokka-1", "image": "registry.example.com:5000/team/quokka:1.2.3", "port": "9000"}
 PATHS = {"route": "/items/{id}", "ready": "/ready", "live": "/"}
 
 
@@ -49,23 +49,23 @@ def run(root: Path, *arguments: str) -> tuple[int, str]:
 def test_an_app_is_one_folder_that_says_all_of_itself(root: Path) -> None:
     before = files(root)
     folder = write(root, App(**GIVEN, **PATHS))
-    assert {name: text for name, text in files(root).items() if not name.startswith(f"{HOME}/demo-shop/")} == before
+    assert {name: text for name, text in files(root).items() if not name.startswith(f"{HOME}/quokka-1/")} == before
     values, chart = read(folder / "values.yaml"), read(folder / "Chart.yaml")
-    assert values["image"]["repository"] == "registry.example.com:5000/team/shop"
-    assert (chart["name"], chart["appVersion"]) == ("demo-shop", "1.2.3")
-    assert (values["port"], values["serviceName"], values["env"]) == (9000, "demo-shop", {})
+    assert values["image"]["repository"] == "registry.example.com:5000/team/quokka"
+    assert (chart["name"], chart["appVersion"]) == ("quokka-1", "1.2.3")
+    assert (values["port"], values["serviceName"], values["env"]) == (9000, "quokka-1", {})
     assert values["probes"] == {"ready": "/ready", "live": "/"}
     application = read(folder / "application.yaml")
-    assert application["namespace"] == "demo-shop"
+    assert application["namespace"] == "quokka-1"
     assert [each["path"] for each in application["sources"]] == [
-        f"{HOME}/demo-shop",
+        f"{HOME}/quokka-1",
         "platform-apps/otel-instrumentation",
     ]
     known = facts(root, "production")
-    assert known["workloads"]["demo-shop"]["namespace"] == "demo-shop"
-    assert known["apps"]["demo-shop"] == {"workload": "demo-shop"}
-    assert (known["objectives"]["demo-shop"]["service"], known["objectives"]["demo-shop"]["route"]) == (
-        "demo-shop",
+    assert known["workloads"]["quokka-1"]["namespace"] == "quokka-1"
+    assert known["apps"]["quokka-1"] == {"workload": "quokka-1"}
+    assert (known["objectives"]["quokka-1"]["service"], known["objectives"]["quokka-1"]["route"]) == (
+        "quokka-1",
         "/items/{id}",
     )
     assert problems(root) == []
@@ -87,10 +87,10 @@ def test_nothing_of_the_app_it_is_made_from_is_left(root: Path) -> None:
 def test_an_app_can_be_made_from_one_that_was_made(root: Path) -> None:
     first = files(write(root, App(**GIVEN)))
     for folder in (root / HOME).iterdir():
-        if folder.name != "demo-shop":
+        if folder.name != "quokka-1":
             shutil.rmtree(folder)
     second = files(write(root, App(**GIVEN | {"name": "quince"})))
-    assert {name: text.replace("quince", "demo-shop") for name, text in second.items()} == first
+    assert {name: text.replace("quince", "quokka-1") for name, text in second.items()} == first
 
 
 TAKEN = ["argocd", "default", "observability", "grafana", "otel-instrumentation", "otel-scrape"]
@@ -101,7 +101,7 @@ TAKEN = ["argocd", "default", "observability", "grafana", "otel-instrumentation"
     [
         *(("NAME", name, f"{name}-app") for name in TAKEN),
         ("NAME", "", "app"),
-        ("NAME", "Demo_Shop", "demo-shop"),
+        ("NAME", "Quokka_1", "quokka-1"),
         ("NAME", "2nd", "nd"),
         ("NAME", "demo-", "demo"),
         ("NAME", "x" * 43, "x" * 36),
@@ -125,7 +125,7 @@ def test_a_refusal_says_what_to_type_instead_and_writes_nothing(
     root: Path, variable: str, value: str, instead: str | None
 ) -> None:
     before = files(root)
-    instead = instead or f"{registry(root)}/demo-shop"
+    instead = instead or f"{registry(root)}/quokka-1"
     typed = {**GIVEN, variable.lower(): value}
     (refused,) = refusals(root, App(**typed))
     assert (refused.variable, refused.value, refused.instead) == (variable, value, instead)
@@ -149,7 +149,7 @@ def test_every_value_that_is_wrong_is_named(root: Path) -> None:
 def test_without_any_app_it_says_where_one_is(root: Path) -> None:
     shutil.rmtree(root / HOME)
     (root / HOME).mkdir()
-    code, said = run(root, "--name=demo-shop")
+    code, said = run(root, "--name=quokka-1")
     assert code == 2
     assert "git log" in said
     assert files(root / HOME) == {}

@@ -41,12 +41,15 @@ run "every_folder_of_this_repository_is_an_application" {
   }
 }
 
-run "the_app_comes_with_its_instrumentation" {
+run "an_app_comes_with_its_instrumentation" {
   command = plan
 
   assert {
-    condition     = contains([for source in module.argocd_app["flask-app"].application.sources : try(source.path, "")], "platform-apps/otel-instrumentation")
-    error_message = "The flask app's second source is platform-apps/otel-instrumentation."
+    condition = alltrue([
+      for file in fileset(var.components_root, "k8s/helm-charts/*/application.yaml") :
+      contains([for source in module.argocd_app[basename(dirname(file))].application.sources : try(source.path, "")], "platform-apps/otel-instrumentation")
+    ])
+    error_message = "An app's second source is platform-apps/otel-instrumentation."
   }
 }
 
@@ -178,7 +181,7 @@ run "a_component_needs_a_namespace" {
   }
   variables {
     name       = "broken"
-    project    = "checkout"
+    project    = "payments"
     repository = { repoURL = "https://git.example.com/x.git", targetRevision = "main" }
     component  = { sources = [{ path = "platform-apps/broken" }] }
   }
@@ -193,7 +196,7 @@ run "a_misspelt_key_is_refused" {
   }
   variables {
     name       = "broken"
-    project    = "checkout"
+    project    = "payments"
     repository = { repoURL = "https://git.example.com/x.git", targetRevision = "main" }
     component  = { namespace = "observability", sources = [{ path = "platform-apps/broken" }], syncOption = ["Replace=true"] }
   }
@@ -208,7 +211,7 @@ run "a_source_is_a_path_or_a_chart" {
   }
   variables {
     name       = "broken"
-    project    = "checkout"
+    project    = "payments"
     repository = { repoURL = "https://git.example.com/x.git", targetRevision = "main" }
     component  = { namespace = "observability", sources = [{ repoURL = "ghcr.io/example" }] }
   }
@@ -223,7 +226,7 @@ run "a_folder_that_another_cannot_do_without_is_missed" {
   }
   variables {
     name       = "broken"
-    project    = "checkout"
+    project    = "payments"
     repository = { repoURL = "https://git.example.com/x.git", targetRevision = "main" }
     component  = { namespace = "observability", sources = [{ path = "platform-apps/broken" }], requires = ["plain", "gone"] }
     folders    = ["broken", "plain"]
@@ -239,7 +242,7 @@ run "a_cluster_scoped_kind_has_its_group" {
   }
   variables {
     name       = "broken"
-    project    = "checkout"
+    project    = "payments"
     repository = { repoURL = "https://git.example.com/x.git", targetRevision = "main" }
     component  = { namespace = "observability", sources = [{ path = "platform-apps/broken" }], clusterKinds = ["ClusterRole"] }
   }

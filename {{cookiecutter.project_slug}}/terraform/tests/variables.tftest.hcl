@@ -85,7 +85,7 @@ run "argocd_is_no_destination" {
   }
   variables {
     platform     = "acme"
-    team         = "checkout"
+    team         = "payments"
     namespaces   = ["argocd"]
     source_repos = ["https://git.example.com/x.git"]
   }
@@ -99,7 +99,7 @@ run "a_star_is_no_repository" {
   }
   variables {
     platform     = "acme"
-    team         = "checkout"
+    team         = "payments"
     namespaces   = ["shop"]
     source_repos = ["*"]
   }

@@ -14,7 +14,10 @@ def pods(context: Context) -> Result:
     """Pods of the app run, and the operator has put the SDK into them."""
     if not context.cluster:
         raise context.no_cluster()
-    found = context.cluster.get("pods", "-n", context.namespace, "-l", "app.kubernetes.io/name=flask-app")["items"]
+    if not (labels := context.workload.get("podLabels")):
+        raise MissingError(f"no platform.yaml has an entry in apps for {context.service}")
+    selector = ",".join(f"{label}={value}" for label, value in labels.items())
+    found = context.cluster.get("pods", "-n", context.namespace, "-l", selector)["items"]
     running = [pod for pod in found if pod.get("status", {}).get("phase") == "Running"]
     if not running:
         return fail("app-not-running", f"{len(found)} pods in namespace {context.namespace}, none runs")
