@@ -15,9 +15,10 @@ test: .venv/.ready ## The bake tier: Python 3.10 or later, make and git are enou
 	.venv/bin/python -m pytest -n $(WORKERS) -v --no-header $(ARGS)
 
 .PHONY: lint
-lint: .venv/.ready ## Ruff over hooks and tests, yamllint over the answers
+lint: .venv/.ready .venv-e2e/.ready ## Ruff and mypy over hooks and tests, yamllint over the answers
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
+	.venv-e2e/bin/mypy
 	.venv/bin/yamllint --strict .
 
 .PHONY: e2e
@@ -71,7 +72,7 @@ requirements: .venv/.ready ## Pin the newest versions of what requirements-test.
 
 .PHONY: clean
 clean: ## Remove what the targets made (the toolchain cache stays)
-	rm -rf .venv .venv-e2e .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-e2e .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/.ready: requirements-test.txt

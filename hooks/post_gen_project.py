@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 import sys
@@ -46,7 +47,8 @@ def summary(root: Path, answers: Answers) -> str:
 
 
 def main(answers: Answers, root: Path) -> None:
-    sys.stdout.reconfigure(errors="backslashreplace")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     prune(root, answers)
     print(summary(root, answers))
 

@@ -9,6 +9,7 @@ are corrected in the order of the prompts, so a rule sees good answers to the pr
 from __future__ import annotations
 
 import difflib
+import io
 import json
 import os
 import re
@@ -622,7 +623,8 @@ def report(answers: Answers, found: list[tuple[Rule, Problem]]) -> str:
 
 
 def main(answers: Answers) -> int:
-    sys.stderr.reconfigure(errors="backslashreplace")
+    if isinstance(sys.stderr, io.TextIOWrapper):
+        sys.stderr.reconfigure(errors="backslashreplace")
     words = command_line()
     answers = changed(answers, unheard(words))
     found, corrected = judge(answers)

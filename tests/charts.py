@@ -10,6 +10,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import helm_python as helm
 import jsonschema
@@ -34,7 +35,7 @@ def charts(platform: Path) -> list[Path]:
     )
 
 
-def release(chart: Path) -> dict[str, str]:
+def release(chart: Path) -> dict[str, Any]:
     """Release name and namespace that Argo CD gives the chart in this folder."""
     return {"name": chart.name, "namespace": namespace(chart) or "default"}
 
@@ -46,10 +47,10 @@ def _digest(folder: Path) -> str:
     return digest.hexdigest()
 
 
-_rendered: dict[tuple, dict[str, str]] = {}
+_rendered: dict[tuple[Any, ...], dict[str, str]] = {}
 
 
-def render(chart: Path, environment: str, dependencies: Path | None = None) -> list[dict]:
+def render(chart: Path, environment: str, dependencies: Path | None = None) -> list[dict[str, Any]]:
     """The Kubernetes objects of a chart in an environment.
 
     `dependencies` is a folder of packaged upstream charts; without it the chart's own templates are rendered alone.
@@ -68,19 +69,19 @@ def rendered(chart: Path, environment: str, dependencies: Path | None = None) ->
         return _made(prepared(chart, Path(scratch), dependencies), values(chart, environment), **release(chart))
 
 
-def render_argo_cd(platform: Path, environment: str, dependencies: Path) -> list[dict]:
+def render_argo_cd(platform: Path, environment: str, dependencies: Path) -> list[dict[str, Any]]:
     """The Kubernetes objects of Argo CD itself: Terraform installs its chart with the value files of a module."""
     ((name, version),) = [pin for pin in terraform_charts(platform) if pin[0] == "argo-cd"]
     given = values(platform / ARGO_CD, environment)
     return list(objects(_made(dependencies / f"{name}-{version}.tgz", given, name="argocd", namespace="argocd")))
 
 
-def _made(chart: Path, given: dict, **of_release: str) -> dict[str, str]:
+def _made(chart: Path, given: dict[str, Any], **of_release: Any) -> dict[str, str]:
     with helm.Chart.load(chart) as loaded:
         return loaded.render(given, **of_release)
 
 
-def objects(manifests: dict[str, str]) -> Iterator[dict]:
+def objects(manifests: dict[str, str]) -> Iterator[dict[str, Any]]:
     """The Kubernetes objects of rendered templates."""
     return (each for name, text in manifests.items() if not name.endswith("NOTES.txt") for each in documents(text))
 
@@ -96,6 +97,7 @@ def prepared(chart: Path, scratch: Path, dependencies: Path | None = None) -> Pa
         for lock in copy.glob("Chart.lock"):
             lock.unlink()
     for dependency in wanted if dependencies else []:
+        assert dependencies
         archive = dependencies / f"{dependency['name']}-{dependency['version']}.tgz"
         (copy / "charts").mkdir(exist_ok=True)
         shutil.copy(archive, copy / "charts")
@@ -103,7 +105,7 @@ def prepared(chart: Path, scratch: Path, dependencies: Path | None = None) -> Pa
 
 
 @functools.cache
-def _schema(kind: str, group_version: str) -> dict | None:
+def _schema(kind: str, group_version: str) -> dict[str, Any] | None:
     path = SCHEMAS / f"{kind.lower()}-{group_version.replace('/', '-')}.json"
     return json.loads(path.read_text()) if path.exists() else None
 
@@ -125,7 +127,7 @@ def _invalid(text: str) -> str | None:
     return None
 
 
-def invalid(each: dict) -> str | None:
+def invalid(each: dict[str, Any]) -> str | None:
     """Strictly: an unknown field is an error. A schema of a custom resource is used where SCHEMAS holds it."""
     if not isinstance(each, dict) or "kind" not in each or "apiVersion" not in each:
         return f"not a Kubernetes object: {str(each)[:100]}"

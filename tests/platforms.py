@@ -12,6 +12,7 @@ import subprocess
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import yaml
 from cookiecutter.generate import generate_context
@@ -54,8 +55,8 @@ def template() -> Path:
     return Path(os.environ["TEMPLATE_SNAPSHOT"])
 
 
-def load(path: Path) -> dict[str, object]:
-    return yaml.safe_load(path.read_text()) or {}
+def load(path: Path) -> dict[str, Any]:
+    return dict(yaml.safe_load(path.read_text()) or {})
 
 
 def literal(value: object) -> object:
@@ -65,7 +66,7 @@ def literal(value: object) -> object:
     return value
 
 
-def complete(answers: Mapping[str, object]) -> dict[str, object]:
+def complete(answers: Mapping[str, object]) -> dict[str, Any]:
     """Answers to every prompt: these, and the defaults that follow. Choices are taken as they are, also bad ones."""
     context = generate_context(context_file=str(ROOT / "cookiecutter.json"))
     for prompt, value in answers.items():
@@ -100,7 +101,7 @@ def bake_once(name: str, shared: Path) -> Path:
 
 def files(root: Path) -> list[Path]:
     """Every file of a platform, sorted; nothing that a tool left behind."""
-    left_behind = {".git", ".venv", ".terraform", ".ruff_cache", ".pytest_cache", "__pycache__"}
+    left_behind = {".git", ".venv", ".terraform", ".mypy_cache", ".ruff_cache", ".pytest_cache", "__pycache__"}
     found = []
     for folder, names, entries in os.walk(root):
         names[:] = sorted(set(names) - left_behind)

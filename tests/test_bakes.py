@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -109,7 +110,7 @@ def test_the_platform_carries_its_answers(name: str, platform: Platform) -> None
     answers = platforms.complete(platforms.load(platforms.VALID[name]))
     root = platform(name)
     assert answers["platform_name"] in (root / "README.md").read_text()
-    production: list = [values(chart, "production") for chart in charts.charts(root)]
+    production: list[Any] = [values(chart, "production") for chart in charts.charts(root)]
     production += [yaml.safe_load(text) for text in deep(production, "objstoreConfig", "value") if text]
     buckets = [
         each for key in ("bucket", "bucket_name", "container", "container_name") for each in deep(production, key)
@@ -142,7 +143,7 @@ def test_custom_resources_have_a_schema(platform: Platform) -> None:
      ("refs/tags/v1", "main")],
 )  # fmt: skip
 def test_workflows_and_instructions_follow_the_revision(
-    revision: str, branch: str, tmp_path: Path, capfd: pytest.CaptureFixture
+    revision: str, branch: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     folder = platforms.bake({"repo_revision": revision}, tmp_path)
     assert f"git init -b {branch} &&" in capfd.readouterr().out

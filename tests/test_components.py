@@ -12,12 +12,13 @@ import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from scripts import mirror
-from scripts.charts import values
+from scripts.charts import HOMES, values
 from scripts.facts import problems
 from tests import charts, contract, platforms
 
@@ -79,14 +80,14 @@ MIMIR = {
 
 
 @pytest.fixture
-def copy(request: pytest.FixtureRequest, platform: Platform, tmp_path: Path) -> tuple[Path, dict]:
+def copy(request: pytest.FixtureRequest, platform: Platform, tmp_path: Path) -> tuple[Path, dict[str, Any]]:
     """A platform that a test may change, and the answers it was baked from."""
     name = request.param
     folder = Path(shutil.copytree(platform(name), tmp_path / "platform"))
     return folder, platforms.complete(platforms.load(platforms.VALID[name]))
 
 
-def holds(folder: Path, answers: dict) -> None:
+def holds(folder: Path, answers: dict[str, Any]) -> None:
     """The contract is kept, every manifest is one that Kubernetes takes, and the scripts read the repository."""
     assert contract.violations(folder, answers) == []
     for chart in charts.charts(folder):
@@ -96,12 +97,12 @@ def holds(folder: Path, answers: dict) -> None:
     mirror.charts(folder, mirror.publishers(folder)["charts"])  # raises where a publisher is not known
 
 
-def rendered(folder: Path, component: str, kind: str) -> list[dict]:
+def rendered(folder: Path, component: str, kind: str) -> list[dict[str, Any]]:
     return [each for each in charts.render(folder / "platform-apps" / component, "production") if each["kind"] == kind]
 
 
 @pytest.mark.parametrize("copy", BAKES, indirect=True)
-def test_a_component_that_nobody_foresaw(copy: tuple[Path, dict]) -> None:
+def test_a_component_that_nobody_foresaw(copy: tuple[Path, dict[str, Any]]) -> None:
     folder, answers = copy
     for name, content in MIMIR.items():
         path = folder / "platform-apps" / "mimir" / name
@@ -163,9 +164,9 @@ def left_of(deleted: str, said: str, folder: Path) -> list[str]:
 
 @pytest.mark.parametrize("deleted", FOLDERS["everything"])
 @pytest.mark.parametrize("copy", BAKES, indirect=True)
-def test_a_folder_is_deleted(copy: tuple[Path, dict], deleted: str) -> None:
+def test_a_folder_is_deleted(copy: tuple[Path, dict[str, Any]], deleted: str) -> None:
     folder, answers = copy
-    (path,) = [*folder.glob(f"platform-apps/{deleted}"), *folder.glob(f"k8s/helm-charts/{deleted}")] or [None]
+    path = next((each for home in HOMES for each in folder.glob(f"{home}/{deleted}")), None)
     if path is None:
         return  # this bake is without it already, and has its own tests
     said_by_it = "".join(file.read_text() for file in path.glob("platform*.yaml"))

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
 import pytest
@@ -26,13 +27,13 @@ BELOW_ZERO = {"Error budget left"}
 COLUMNS = 24
 
 
-def dashboards(folder: Path) -> dict[str, dict]:
+def dashboards(folder: Path) -> dict[str, dict[str, Any]]:
     return {
         path.name: json.loads(path.read_text()) for path in sorted(folder.glob("platform-apps/*/dashboards/*.json"))
     }
 
 
-def panels(dashboard: dict) -> Iterator[dict]:
+def panels(dashboard: dict[str, Any]) -> Iterator[dict[str, Any]]:
     for panel in dashboard["panels"]:
         for each in (panel, *panel.get("panels", [])):
             if each["type"] != "row":
@@ -40,9 +41,9 @@ def panels(dashboard: dict) -> Iterator[dict]:
 
 
 @pytest.fixture(scope="module")
-def every_dashboard(platform: Platform) -> dict[str, dict]:
+def every_dashboard(platform: Platform) -> dict[str, dict[str, Any]]:
     """Of all platforms; they are copied byte for byte, so each name has one content."""
-    found: dict[str, dict] = {}
+    found: dict[str, dict[str, Any]] = {}
     for name in platforms.VALID:
         found |= dashboards(platform(name))
     assert found.keys() == {
@@ -54,7 +55,7 @@ def every_dashboard(platform: Platform) -> dict[str, dict]:
     return found
 
 
-def problems(name: str, dashboard: dict) -> Iterator[str]:
+def problems(name: str, dashboard: dict[str, Any]) -> Iterator[str]:
     for panel in panels(dashboard):
         where, defaults = f"{name}: {panel['title']}", panel["fieldConfig"]["defaults"]
         if len(panel.get("description", "")) < len("Requests a second."):
@@ -71,7 +72,7 @@ def problems(name: str, dashboard: dict) -> Iterator[str]:
             yield f"{where}: a table of a legend is cut at its third row"
 
 
-def test_every_panel_says_what_it_shows(every_dashboard: dict[str, dict]) -> None:
+def test_every_panel_says_what_it_shows(every_dashboard: dict[str, dict[str, Any]]) -> None:
     assert [problem for name, each in every_dashboard.items() for problem in problems(name, each)] == []
 
 
@@ -79,14 +80,16 @@ def test_every_panel_says_what_it_shows(every_dashboard: dict[str, dict]) -> Non
     ("panel", "path"),
     [("Items in", ("unit",)), ("Head series", ("min",)), ("CPU", ("description",))],
 )
-def test_what_a_panel_does_not_say_is_noticed(every_dashboard: dict[str, dict], panel: str, path: tuple[str]) -> None:
+def test_what_a_panel_does_not_say_is_noticed(
+    every_dashboard: dict[str, dict[str, Any]], panel: str, path: tuple[str]
+) -> None:
     dashboard = json.loads(json.dumps(every_dashboard["telemetry-pipeline.json"]))
     (found,) = [each for each in panels(dashboard) if each["title"] == panel]
     del (found if path == ("description",) else found["fieldConfig"]["defaults"])[path[0]]
     assert [problem.split(": ")[1].split(" has")[0] for problem in problems("x", dashboard)] == [panel]
 
 
-def test_panels_do_not_overlap(every_dashboard: dict[str, dict]) -> None:
+def test_panels_do_not_overlap(every_dashboard: dict[str, dict[str, Any]]) -> None:
     for name, dashboard in every_dashboard.items():
         ids = [panel["id"] for panel in dashboard["panels"]]
         assert len(set(ids)) == len(ids), f"{name}: {ids}"

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -38,13 +39,13 @@ def bake(folder: Path, **answers: object) -> Path:
     return made
 
 
-def holds(folder: Path, answers: dict) -> None:
+def holds(folder: Path, answers: dict[str, Any]) -> None:
     """What holds of a bake still does; in particular every chart renders what Kubernetes takes."""
     found = [f"{label}: {line}" for label, check in CHECKS.items() for line in check(folder, answers)]
     assert found + contract.violations(folder, answers) == []
 
 
-def rendered(folder: Path, chart: str, kind: str) -> dict[str, dict]:
+def rendered(folder: Path, chart: str, kind: str) -> dict[str, dict[str, Any]]:
     objects = charts.render(folder / chart, "production")
     return {each["metadata"]["name"]: each for each in objects if each["kind"] == kind}
 

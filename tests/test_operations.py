@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import helm_python as helm
 import pytest
@@ -32,7 +33,7 @@ needs_charts = pytest.mark.skipif(not UPSTREAM, reason="UPSTREAM_CHARTS is not s
 @pytest.fixture(scope="module")
 def with_everything(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """with_everything(answer=value): a platform that has every component."""
-    done: dict[tuple, Path] = {}
+    done: dict[tuple[Any, ...], Path] = {}
 
     def get(**answers: object) -> Path:
         key = tuple(sorted(answers.items()))
@@ -43,7 +44,7 @@ def with_everything(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., P
     return get
 
 
-def rendered(platform: Path, environment: str) -> Iterator[tuple[str, list[dict]]]:
+def rendered(platform: Path, environment: str) -> Iterator[tuple[str, list[dict[str, Any]]]]:
     """Every component's name and objects, Argo CD's among them where the upstream charts are at hand."""
     for chart in charts.charts(platform):
         yield chart.name, charts.render(chart, environment, UPSTREAM)
@@ -51,7 +52,7 @@ def rendered(platform: Path, environment: str) -> Iterator[tuple[str, list[dict]
         yield "argocd-server", charts.render_argo_cd(platform, environment, UPSTREAM)
 
 
-def is_test(each: dict) -> bool:
+def is_test(each: dict[str, Any]) -> bool:
     return "test" in (each["metadata"].get("annotations") or {}).get("helm.sh/hook", "")
 
 
@@ -95,7 +96,7 @@ def test_mirror_knows_where_each_chart_is_published(with_everything: Callable[..
     assert {("argo-cd", sources["argo-cd"]), ("argocd-apps", sources["argocd-apps"])} <= pinned
 
 
-def requested(objects: Iterable[dict]) -> tuple[float, float, float]:
+def requested(objects: Iterable[dict[str, Any]]) -> tuple[float, float, float]:
     """CPU (cores), memory and disk (bytes) that the pods of these objects ask for, as the scheduler adds them up."""
     cpu, memory, disk = 0.0, 0.0, 0.0
     for each in objects:
@@ -147,7 +148,7 @@ value_file = st.dictionaries(st.sampled_from("abc"), tree, max_size=3)
 @settings(max_examples=40)
 @given(base=value_file, over=value_file)
 def test_values_are_merged_as_helm_merges_them(
-    base: dict, over: dict, tmp_path_factory: pytest.TempPathFactory
+    base: dict[str, Any], over: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     chart = tmp_path_factory.mktemp("chart")
     (chart / "templates").mkdir()

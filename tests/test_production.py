@@ -8,6 +8,7 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -20,11 +21,13 @@ needs_charts = pytest.mark.skipif(not UPSTREAM, reason="UPSTREAM_CHARTS is not s
 MIB = {"MiB": 1, "Mi": 1, "Gi": 1024}
 
 
-def component(platform: Path, name: str, environment: str = "production", upstream: Path | None = None) -> list[dict]:
+def component(
+    platform: Path, name: str, environment: str = "production", upstream: Path | None = None
+) -> list[dict[str, Any]]:
     return charts.render(platform / "platform-apps" / name, environment, upstream)
 
 
-def one(objects: list[dict], kind: str, name: str) -> dict:
+def one(objects: list[dict[str, Any]], kind: str, name: str) -> dict[str, Any]:
     (found,) = [each for each in objects if each["kind"] == kind and each["metadata"]["name"] == name]
     return found
 
@@ -34,7 +37,7 @@ def mebibytes(quantity: str) -> float:
     return float(number) * MIB[quantity.removeprefix(number)]
 
 
-def configurations(objects: list[dict]) -> str:
+def configurations(objects: list[dict[str, Any]]) -> str:
     """What ConfigMaps and Secrets hold, as text."""
     plain = [text for each in objects if each["kind"] == "ConfigMap" for text in each["data"].values()]
     coded = [text for each in objects if each["kind"] == "Secret" for text in each["data"].values()]
@@ -234,7 +237,7 @@ def test_the_example_of_a_login_by_oidc_is_off_and_works_when_it_is_on(platform:
 LOGIN = "chart-registry"
 
 
-def with_login(values: dict, path: str) -> dict:
+def with_login(values: dict[str, Any], path: str) -> dict[str, Any]:
     """Return values with the login's Secret named at a dotted path."""
     head, _, rest = path.partition(".")
     login = LOGIN if head == "pullSecrets" else {"name": LOGIN}

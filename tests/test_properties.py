@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cookiecutter.exceptions import FailedHookException
@@ -20,7 +22,7 @@ awkward = st.text(
     max_size=90,
 )
 # Every example is a bake of a second or more: no shrinking, the answers are printed as they are.
-BAKES = {"phases": [Phase.explicit, Phase.generate], "suppress_health_check": list(HealthCheck)}
+BAKES: dict[str, Any] = {"phases": [Phase.explicit, Phase.generate], "suppress_health_check": list(HealthCheck)}
 label = st.from_regex(r"[a-z]([a-z0-9-]{0,20}[a-z0-9])?", fullmatch=True)
 domain = st.from_regex(r"[a-z0-9]{1,9}(-[a-z0-9]{1,9})?\.(example|xn--p1ai)", fullmatch=True)
 days = st.integers(0, 4000).map("{}d".format)
@@ -57,7 +59,7 @@ def test_the_rules_answer_whatever_is_typed(answers: dict[str, object]) -> None:
     assert all(rule.name in message and problem.why for rule, problem in found)
 
 
-def bake_and_check(answers: dict[str, object]) -> str:
+def bake_and_check(answers: Mapping[str, object]) -> str:
     complete = platforms.complete(answers)
     expected, _ = hook.judge(complete)
     with (
@@ -88,7 +90,7 @@ def test_sensible_answers_make_a_sound_platform(answers: dict[str, object]) -> N
 @settings(max_examples=15, **BAKES)
 @given(st.dictionaries(st.sampled_from(sorted(AWKWARD)), st.none(), max_size=2), st.data())
 def test_awkward_answers_never_end_in_a_traceback(
-    capfd: pytest.CaptureFixture, prompts: dict[str, None], data: st.DataObject
+    capfd: pytest.CaptureFixture[str], prompts: dict[str, None], data: st.DataObject
 ) -> None:
     answers = {prompt: data.draw(AWKWARD[prompt], label=prompt) for prompt in prompts}
     capfd.readouterr()

@@ -22,11 +22,13 @@ from tests import platforms
 from tests.test_updates import template_repository
 
 _spec = importlib.util.spec_from_file_location("pre_gen_project", platforms.ROOT / "hooks" / "pre_gen_project.py")
+assert _spec
+assert _spec.loader
 hook = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(hook)
 
 
-def refusal(answers: dict[str, object], folder: Path, capfd: pytest.CaptureFixture) -> str:
+def refusal(answers: dict[str, object], folder: Path, capfd: pytest.CaptureFixture[str]) -> str:
     """What the refused person reads; fails where the bake went through or left something behind."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TMPDIR", str(folder.parent))  # where the answers are kept
@@ -37,7 +39,7 @@ def refusal(answers: dict[str, object], folder: Path, capfd: pytest.CaptureFixtu
 
 
 @pytest.mark.parametrize("name", platforms.INVALID)
-def test_refused_with_its_message(name: str, tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
+def test_refused_with_its_message(name: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     case = platforms.load(platforms.INVALID[name])
     message = refusal(case["answers"], tmp_path / "out", capfd)
     assert "1 answer needs a change. Nothing was baked." in message
@@ -47,7 +49,7 @@ def test_refused_with_its_message(name: str, tmp_path: Path, capfd: pytest.Captu
 
 @pytest.mark.parametrize("name", ["repo-url-password", "chart-registry-password"])
 def test_a_refused_password_is_neither_printed_nor_kept(
-    name: str, tmp_path: Path, capfd: pytest.CaptureFixture
+    name: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     case = platforms.load(platforms.INVALID[name])
     assert "hunter2" not in refusal(case["answers"], tmp_path / "out", capfd)
@@ -56,7 +58,7 @@ def test_a_refused_password_is_neither_printed_nor_kept(
     assert answers.stat().st_mode & 0o077 == 0
 
 
-def test_three_wrong_answers_give_three_messages(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
+def test_three_wrong_answers_give_three_messages(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     message = refusal(
         {"team": "default", "repo_revision": "a..b", "domain": "https://x.example"}, tmp_path / "out", capfd
     )
@@ -89,7 +91,7 @@ def typed(answers: dict[str, object], proposed: dict[str, str]) -> dict[str, obj
     """The answers after these were typed at their prompts; untouched defaults follow, as at the prompts."""
     read = {prompt: YesNoPrompt().process_response(value) if prompt == "include_fluent_bit" else value
             for prompt, value in proposed.items()}  # fmt: skip
-    return hook.changed(answers, read)
+    return dict(hook.changed(answers, read))
 
 
 @pytest.mark.parametrize("name", platforms.INVALID)

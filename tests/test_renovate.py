@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -40,7 +41,7 @@ def image_pins(value: object, key: str = "") -> Iterator[str]:
         yield value
 
 
-def managed(path: str, text: str, renovate: dict) -> Iterator[str]:
+def managed(path: str, text: str, renovate: dict[str, Any]) -> Iterator[str]:
     """The pieces of a file's text that a manager reads a version from."""
     name = path.rsplit("/", 1)[-1]
     if name == "Chart.yaml":
@@ -58,7 +59,7 @@ def managed(path: str, text: str, renovate: dict) -> Iterator[str]:
     yield from by_pattern(path, text, renovate)
 
 
-def by_pattern(path: str, text: str, renovate: dict) -> Iterator[str]:
+def by_pattern(path: str, text: str, renovate: dict[str, Any]) -> Iterator[str]:
     """The pieces of a file's text that a manager of `customManagers` reads a version from."""
     for manager in renovate["customManagers"]:
         if any(re.search(pattern.strip("/"), path) for pattern in manager["managerFilePatterns"]):
@@ -84,7 +85,7 @@ def unmanaged(folder: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("name", ["default", "everything"])
-def test_every_pin_has_a_manager(platform, name):
+def test_every_pin_has_a_manager(platform: Callable[[str], Path], name: str) -> None:
     assert unmanaged(platform(name)) == []
 
 
@@ -95,14 +96,16 @@ def test_every_pin_has_a_manager(platform, name):
         ("terraform/modules/argocd-app/main.tf", 'version = "2.0.5"'),
     ],
 )
-def test_a_pin_without_its_comment_is_found(platform, tmp_path, file, line):
+def test_a_pin_without_its_comment_is_found(
+    platform: Callable[[str], Path], tmp_path: Path, file: str, line: str
+) -> None:
     (tmp_path / file).parent.mkdir(parents=True)
     (tmp_path / file).write_text(re.sub("# renovate: .*", "", (platform("default") / file).read_text()))
     (tmp_path / "renovate.json").write_text((platform("default") / "renovate.json").read_text())
     assert f"{file}: {line}" in unmanaged(tmp_path)
 
 
-def test_every_pin_of_the_template_has_a_manager():
+def test_every_pin_of_the_template_has_a_manager() -> None:
     """Where Renovate looks is the template's own renovate.json; a platform's is checked in the platform."""
     renovate = json.loads((platforms.ROOT / "renovate.json").read_text())
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=platforms.ROOT, capture_output=True, check=True, text=True)

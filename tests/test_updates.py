@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -44,7 +45,7 @@ def cruft(folder: Path, *arguments: str) -> str:
         cwd=folder,
         capture_output=True,
         text=True,
-        env={**platforms.os.environ, "HOME": str(folder.parent / "home")},
+        env={**os.environ, "HOME": str(folder.parent / "home")},
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -121,7 +122,7 @@ def test_cruft_refuses_bad_answers_too(template: Path, tmp_path: Path) -> None:
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        env={**platforms.os.environ, "HOME": str(tmp_path / "home")},
+        env={**os.environ, "HOME": str(tmp_path / "home")},
     )
     assert done.returncode != 0
     assert "type: team-kube-x" in done.stderr

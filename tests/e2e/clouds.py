@@ -28,6 +28,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import httpx
 import trustme
@@ -178,7 +179,7 @@ class _IdentityHandler(BaseHTTPRequestHandler):
 
     do_POST = do_PUT = do_HEAD = do_DELETE = do_GET
 
-    def _entra(self, body: str) -> dict:
+    def _entra(self, body: str) -> dict[str, Any]:
         base = f"https://login.microsoftonline.com/{TENANT}"
         if self.path.startswith("/common/discovery/instance"):
             known = ["login.microsoftonline.com"]

@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,7 +30,7 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.fixture(scope="session")
 def baked(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """Return ``baked(**answers)``: the folder of a platform baked with these answers (one bake per set of answers)."""
-    done: dict[tuple, Path] = {}
+    done: dict[tuple[Any, ...], Path] = {}
 
     def get(**answers: object) -> Path:
         key = tuple(sorted(answers.items()))

@@ -84,7 +84,7 @@ class Process:
     name: str
     args: list[str]
     log: Path
-    popen: subprocess.Popen
+    popen: subprocess.Popen[bytes]
 
     @property
     def pid(self) -> int:

@@ -22,6 +22,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -216,7 +217,7 @@ def module_dir(name: str) -> Path:
     return Path(json.loads(found)["Dir"])
 
 
-def collector(*configs: Mapping) -> Path:
+def collector(*configs: Mapping[str, Any]) -> Path:
     """Return a collector that has exactly the components that ``configs`` (collector configurations) name together.
 
     Raises:

@@ -21,7 +21,12 @@ from flask.testing import FlaskClient
 from opentelemetry import metrics, trace
 from opentelemetry.instrumentation.flask import FlaskInstrumentor
 from opentelemetry.sdk.metrics import Histogram, MeterProvider
-from opentelemetry.sdk.metrics.export import AggregationTemporality, HistogramDataPoint, InMemoryMetricReader
+from opentelemetry.sdk.metrics.export import (
+    AggregationTemporality,
+    ExponentialHistogramDataPoint,
+    HistogramDataPoint,
+    InMemoryMetricReader,
+)
 from opentelemetry.sdk.metrics.view import ExponentialBucketHistogramAggregation
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
@@ -71,7 +76,7 @@ class Telemetry:
         """Finished spans by name."""
         return {span.name: span for span in self._spans.get_finished_spans()}
 
-    def durations(self) -> list[HistogramDataPoint]:
+    def durations(self) -> list[HistogramDataPoint | ExponentialHistogramDataPoint]:
         """Points of http.server.request.duration."""
         data = self._reader.get_metrics_data()
         return [
@@ -81,6 +86,7 @@ class Telemetry:
             for metric in scope.metrics
             if metric.name == "http.server.request.duration"
             for point in metric.data.data_points
+            if isinstance(point, HistogramDataPoint | ExponentialHistogramDataPoint)
         ]
 
 
@@ -104,7 +110,7 @@ def make_clock() -> type[FakeClock]:
 def make_simulator() -> Callable[..., Simulator]:
     """Makes a simulator with a fake clock and seeded dice; other keyword arguments are settings."""
 
-    def make(clock: Clock | None = None, **settings: float) -> Simulator:
+    def make(clock: Clock | None = None, **settings: Any) -> Simulator:
         return Simulator(Settings(**settings), clock or FakeClock(), random.Random(7))  # noqa: S311 (dice)
 
     return make

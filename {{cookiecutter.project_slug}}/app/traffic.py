@@ -18,7 +18,6 @@ def line(environment: Environment) -> str:
     return f"{total.current_rps:6.1f} requests/s  {failed:4.0%} failed  p50 {p50:5.0f} ms  p95 {p95:5.0f} ms"
 
 
-@events.test_start.add_listener
 def show(environment: Environment, **_: object) -> None:
     """Print lines until the load ends."""
 
@@ -29,3 +28,6 @@ def show(environment: Environment, **_: object) -> None:
             print(line(environment), flush=True)
 
     gevent.spawn(loop)
+
+
+events.test_start.add_listener(show)

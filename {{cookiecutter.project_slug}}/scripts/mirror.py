@@ -153,7 +153,7 @@ def upstream(image: str, registry: str, sources: Mapping[str, str]) -> tuple[str
 
 def publishers(root: Path) -> dict[str, Any]:
     """Return ``mirror.yaml`` with the ``charts`` and ``images`` that the components name, in any environment."""
-    found = yaml.safe_load((root / "mirror.yaml").read_text())
+    found: dict[str, Any] = yaml.safe_load((root / "mirror.yaml").read_text())
     known = [facts(root, environment) for environment in ENVIRONMENTS]
     for kind in ("charts", "images"):
         found[kind] = {**(found.get(kind) or {}), **{k: v for each in known for k, v in each.get(kind, {}).items()}}
@@ -166,7 +166,7 @@ def own_images(root: Path) -> set[str]:
     return {each["image"]["repository"] for each in values if each and "image" in each}
 
 
-def planned(root: Path, sources: Mapping, registry: str, packages: Path, fetch: bool) -> list[Copy]:
+def planned(root: Path, sources: Mapping[str, Any], registry: str, packages: Path, fetch: bool) -> list[Copy]:
     """Return every copy that fills ``registry``, charts first; ``fetch`` gets the charts into ``packages``."""
     copies = []
     for chart in charts(root, sources["charts"]):

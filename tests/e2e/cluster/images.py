@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from tests.e2e.gitops.registry import Registry
 from tests.e2e.toolchain import tool
@@ -145,12 +146,12 @@ def program(path: Path, *, user: str = "65532:65532", more: Callable[[Layer], No
     return Image(fill, [f"/bin/{path.name}"], user=user)
 
 
-def _blob(blobs: Path, content: object) -> dict:
+def _blob(blobs: Path, content: object) -> dict[str, Any]:
     (blobs / "new").write_text(json.dumps(content))
     return _named(blobs / "new")
 
 
-def _named(file: Path) -> dict:
+def _named(file: Path) -> dict[str, Any]:
     with file.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
     size = file.stat().st_size

@@ -14,6 +14,7 @@ import sys
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -147,7 +148,7 @@ class Node:
         """Stop one of the node's programs (kubelet, containerd, kube-proxy, policy-agent)."""
         self.parts.pop(name).stop()
 
-    def volumes(self, count: int) -> list[dict]:
+    def volumes(self, count: int) -> list[dict[str, Any]]:
         """Return empty ``local`` PersistentVolumes on this node: the kubelet applies fsGroup to them, as to a disk."""
         made = []
         for number in range(count):
@@ -210,7 +211,7 @@ class Node:
         for name, settings in (("kubelet", self._kubelet()), ("kube-proxy", kube_proxy(self))):
             (self.folder / f"{name}.yaml").write_text(yaml.safe_dump(settings))
 
-    def _network(self) -> dict:
+    def _network(self) -> dict[str, Any]:
         # ptp, so that the node routes, and filters, every packet, also between two of its pods.
         addresses = {"type": "host-local", "ranges": [[{"subnet": self.pods}]], "routes": [{"dst": "0.0.0.0/0"}]}
         ptp = {"type": "ptp", "mtu": 1500, "ipam": addresses}
@@ -220,7 +221,7 @@ class Node:
             "plugins": [ptp, {"type": "portmap", "capabilities": {"portMappings": True}}],
         }
 
-    def _kubelet(self) -> dict:
+    def _kubelet(self) -> dict[str, Any]:
         return {
             "apiVersion": "kubelet.config.k8s.io/v1beta1",
             "kind": "KubeletConfiguration",
@@ -274,7 +275,7 @@ oom_score = 0
 """
 
 
-def kube_proxy(node: Node) -> dict:
+def kube_proxy(node: Node) -> dict[str, Any]:
     """Return kube-proxy's configuration; it speaks for ``node``."""
     return {
         "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -102,7 +103,7 @@ def test_failure(untouched: None, tmp_path: Path) -> None:
         raise ZeroDivisionError
 
 
-def pod(name: str, node: str) -> dict:
+def pod(name: str, node: str) -> dict[str, Any]:
     """Return a pod on a node, with a server on port 5353."""
     mount = {"name": "server", "mountPath": "/etc/coredns"}
     container = {"name": "it", "image": DNS_IMAGE, "args": ["-conf", "/etc/coredns/Corefile"], "volumeMounts": [mount]}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -60,7 +60,7 @@ def use_named(stack: Stack) -> Stack:
     return stack
 
 
-def replace_ports(config: dict, table: Mapping[str, int]) -> dict:
+def replace_ports(config: dict[str, Any], table: Mapping[str, int]) -> dict[str, Any]:
     """Return ``config`` with the number at each dotted path of ``table`` replaced.
 
     Raises:
@@ -73,7 +73,7 @@ def replace_ports(config: dict, table: Mapping[str, int]) -> dict:
             node = node.get(key) or {}
         if not isinstance(node.get(last), int):
             raise NothingReplaced(f"no number at {path}")
-        over: dict = {last: port}
+        over: dict[str, Any] = {last: port}
         for key in reversed(parents):
             over = {key: over}
         config = merge(config, over)
@@ -94,7 +94,7 @@ class Backend:
         self.ports: dict[str, int] = {}
         self._process: Process | None = None
 
-    def configuration(self, files: Mapping[str, str]) -> dict:
+    def configuration(self, files: Mapping[str, str]) -> dict[str, Any]:
         """Return the program's configuration for this machine; ``files`` are those of the chart's ConfigMaps by name.
 
         Raises:
@@ -158,7 +158,7 @@ class Tempo(Backend):
     def grpc_port(self) -> int:
         return self.local("otlp-grpc")
 
-    def configuration(self, files: Mapping[str, str]) -> dict:
+    def configuration(self, files: Mapping[str, str]) -> dict[str, Any]:
         folder = self.stack.data(self.component)
         receivers = {
             4317: "otlp-grpc",
@@ -197,7 +197,7 @@ class Loki(Backend):
 
     component, main_file = "loki", "config.yaml"
 
-    def configuration(self, files: Mapping[str, str]) -> dict:
+    def configuration(self, files: Mapping[str, str]) -> dict[str, Any]:
         folder = self.stack.data(self.component)
         config = substitute(
             yaml.safe_load(files[self.main_file]),

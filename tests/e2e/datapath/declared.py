@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -114,7 +115,7 @@ def replace_flags(arguments: list[str], table: Mapping[str, str | list[str]]) ->
     ]
 
 
-def static_targets(config: dict, table: Mapping[str, str]) -> dict:
+def static_targets(config: dict[str, Any], table: Mapping[str, str]) -> dict[str, Any]:
     """Return a scraping collector's ``config`` with each DNS name of ``table`` (name:port) replaced by a static address.
 
     Jobs whose name is not in ``table`` are left out: nothing answers to them here.
@@ -142,28 +143,28 @@ class Declared:
     platform: Path
     environment: str = "production"
 
-    def values(self, component: str) -> dict:
+    def values(self, component: str) -> dict[str, Any]:
         """Return a component's merged values."""
         return values_of(self.platform / "platform-apps" / component, self.environment)
 
-    def render(self, component: str, charts: str | None = None) -> list[dict]:
+    def render(self, component: str, charts: str | None = None) -> list[dict[str, Any]]:
         """Return a component's manifests; of its dependencies only with ``charts``, a folder of packaged charts."""
         return render(self.platform / "platform-apps" / component, self.environment, Path(charts) if charts else None)
 
-    def _one(self, component: str, kind: str, name: str) -> dict:
+    def _one(self, component: str, kind: str, name: str) -> dict[str, Any]:
         found = [d for d in self.render(component) if d["kind"] == kind and d["metadata"]["name"] == name]
         assert len(found) == 1, f"{component} renders {len(found)} {kind} named {name}"
         return found[0]
 
-    def collector(self) -> dict:
+    def collector(self) -> dict[str, Any]:
         """Return the configuration of the OpenTelemetryCollector ``otel``."""
         return self._one("otel-collector", "OpenTelemetryCollector", "otel")["spec"]["config"]
 
-    def scraper(self) -> dict:
+    def scraper(self) -> dict[str, Any]:
         """Return the configuration of the OpenTelemetryCollector ``otel-scrape``."""
         return self._one("otel-collector", "OpenTelemetryCollector", "otel-scrape")["spec"]["config"]
 
-    def query_endpoints(self) -> dict:
+    def query_endpoints(self) -> dict[str, Any]:
         """Return the file of the ConfigMap `thanos-query-endpoints`, which Query reads."""
         data = self._one("thanos-query", "ConfigMap", "thanos-query-endpoints")["data"]
         return yaml.safe_load(data["endpoints.yaml"])
@@ -241,16 +242,16 @@ class Declared:
             result.append("--enable-auto-gomemlimit")
         return [*result, *map(str, own.get("extraArgs", []))]
 
-    def dashboards(self) -> dict[str, dict]:
+    def dashboards(self) -> dict[str, dict[str, Any]]:
         """Return every baked dashboard by its uid."""
         paths = sorted((self.platform / "platform-apps").glob("*/dashboards/*.json"))
         return {content["uid"]: content for content in (json.loads(path.read_text()) for path in paths)}
 
-    def dashboard(self, uid: str) -> dict:
+    def dashboard(self, uid: str) -> dict[str, Any]:
         """Return a baked dashboard."""
         return self.dashboards()[uid]
 
-    def targets(self, uid: str) -> Iterator[tuple[str, dict]]:
+    def targets(self, uid: str) -> Iterator[tuple[str, dict[str, Any]]]:
         """Yield (panel title, target) of every query of a dashboard."""
         for panel in self.dashboard(uid)["panels"]:
             for inner in [panel, *panel.get("panels", [])]:

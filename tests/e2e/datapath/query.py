@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from typing import Any
 
 from tests.e2e.processes import HTTP
 
@@ -36,7 +37,7 @@ class Thanos:
             raise Refused(f"{path} {parameters}: {answer.status_code} {answer.text[:300]}")
         return content["data"]
 
-    def instant(self, expression: str, time: float | None = None) -> list[dict]:
+    def instant(self, expression: str, time: float | None = None) -> list[dict[str, Any]]:
         """Return the instant vector: series with ``metric`` and ``value`` or ``histogram``."""
         return self._get("query", query=expression, time=time)["result"]
 
@@ -46,7 +47,7 @@ class Thanos:
         assert len(result) < 2, f"{expression} has {len(result)} series"
         return float(result[0]["value"][1]) if result else None
 
-    def range(self, expression: str, start: float, end: float, step: float, **more: object) -> list[dict]:
+    def range(self, expression: str, start: float, end: float, step: float, **more: object) -> list[dict[str, Any]]:
         """Return the range vector."""
         return self._get("query_range", query=expression, start=start, end=end, step=step, **more)["result"]
 

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import httpx
 import yaml
@@ -65,7 +66,7 @@ def unchanged(given: object) -> object:
     return given
 
 
-def reports_every_second(config: dict) -> dict:
+def reports_every_second(config: dict[str, Any]) -> dict[str, Any]:
     """Return a collector's configuration with its own metrics pushed every second instead of every ten."""
     (reader,) = config["service"]["telemetry"]["metrics"]["readers"]
     assert reader["periodic"]["interval"] == 10_000
@@ -173,7 +174,7 @@ class Stack:
         path.write_text(yaml.safe_dump({"type": "FILESYSTEM", "config": {"directory": str(self.folder / "bucket")}}))
         return path
 
-    def collector_config(self) -> dict:
+    def collector_config(self) -> dict[str, Any]:
         """Return the baked configuration with endpoints and the queue's folder replaced.
 
         Raises:
@@ -198,7 +199,7 @@ class Stack:
         )
         return config
 
-    def scraper_config(self) -> dict:
+    def scraper_config(self) -> dict[str, Any]:
         """Return the baked configuration of ``otel-scrape`` with addresses replaced, and static targets for DNS names.
 
         Raises:
@@ -274,7 +275,7 @@ class Stack:
             arguments.append(f"--receive.capnproto-address={self.address(part, 'capnproto')}")
         return [argument.replace("$(NAME)", f"thanos-{part}-0") for argument in arguments]
 
-    def alertmanager_config(self) -> dict:
+    def alertmanager_config(self) -> dict[str, Any]:
         """Return Alertmanager's baked configuration, and write the templates that it names."""
         baked = self.declared.values("alertmanager")["alertmanager"]
         for name, text in baked["templates"].items():
@@ -353,7 +354,7 @@ class Stack:
         else:
             raise ValueError(f"no part named {name}")
 
-    def _start_thanos(self, name: str, command: list) -> Process:
+    def _start_thanos(self, name: str, command: list[Any]) -> Process:
         deadline = time.monotonic() + PRUNING_SECONDS
         while True:
             try:

@@ -18,11 +18,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from time import monotonic
-from typing import NoReturn
+from typing import Any, NoReturn
 from urllib.parse import parse_qs, urlsplit
 
 import grpc
-from google.protobuf.any_pb2 import Any
+from google.protobuf import any_pb2
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import DecodeError
@@ -226,7 +226,7 @@ class TraceStore(HttpService, TraceServiceServicer):
         if self.limits.retry_after:
             delay = Duration()
             delay.FromMilliseconds(int(self.limits.retry_after * 1000))
-            detail = Any()
+            detail = any_pb2.Any()
             detail.Pack(RetryInfo(retry_delay=delay))
             status.details.append(detail)
         context.abort_with_status(rpc_status.to_status(status))
@@ -264,7 +264,7 @@ class TraceStore(HttpService, TraceServiceServicer):
         with self._lock:
             return [[(resource, span) for resource, _, span in spans.values()] for spans in self._traces.values()]
 
-    def _trace(self, trace_id: str) -> dict:
+    def _trace(self, trace_id: str) -> dict[str, Any]:
         with self._lock:
             spans = list(self._traces.get(trace_id, {}).values())
         if not spans:
@@ -279,7 +279,7 @@ class TraceStore(HttpService, TraceServiceServicer):
             ]
         }
 
-    def _search(self, query: dict[str, str]) -> list[dict]:
+    def _search(self, query: dict[str, str]) -> list[dict[str, Any]]:
         text, most_recent = _hints(query.get("q", "{}"))
         wanted = _span_set(text)
         start, end = (int(query.get(key, default)) * 10**9 for key, default in (("start", 0), ("end", 1 << 33)))
@@ -424,7 +424,7 @@ class LogStore(HttpService):
         start, end = int(query.get("start", 0)), int(query.get("end", 1 << 62))
         with self._lock:
             lines = list(self._lines)
-        streams: dict[str, dict] = {}
+        streams: dict[str, dict[str, Any]] = {}
         found = sorted(
             (
                 entry

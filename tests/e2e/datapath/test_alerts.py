@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -34,7 +35,7 @@ class Receiver(HttpService):
 
     def __init__(self) -> None:
         super().__init__()
-        self.notified: list[tuple[str, dict]] = []
+        self.notified: list[tuple[str, dict[str, Any]]] = []
         self.refuses = False
 
     def post(self, path: str, body: bytes, content_type: str) -> bytes:
@@ -43,7 +44,7 @@ class Receiver(HttpService):
         self.notified.append((path.strip("/"), json.loads(body)))
         return b""
 
-    def of(self, receiver: str, status: str) -> list[dict]:
+    def of(self, receiver: str, status: str) -> list[dict[str, Any]]:
         """Return the notifications of a receiver with this status about services."""
         return [
             each
@@ -73,7 +74,7 @@ def stack(
         kept = [each for each in arguments if not each.startswith("--eval-interval=")]
         return [*kept, "--eval-interval=1s", "--resend-delay=1s"]
 
-    def told(config: dict) -> dict:
+    def told(config: dict[str, Any]) -> dict[str, Any]:
         for each in config["receivers"]:
             hook = {"url": f"{receiver.url}/{each['name']}", "send_resolved": each["name"] != "watchdog"}
             each["webhook_configs"] = [hook]
@@ -95,7 +96,7 @@ def stack(
     running.stop()
 
 
-def every_second_of_its_own(config: dict) -> dict:
+def every_second_of_its_own(config: dict[str, Any]) -> dict[str, Any]:
     (reader,) = config["service"]["telemetry"]["metrics"]["readers"]
     reader["periodic"]["interval"] = 1000
     return config
@@ -198,7 +199,7 @@ def test_a_silence_mutes_and_survives_a_restart(stack: Stack, receiver: Receiver
         stack.wait_mode("peak", 12)
         load = stack.load(24, 10)
 
-        def muted() -> list[dict]:
+        def muted() -> list[dict[str, Any]]:
             alerts = HTTP.get(f"{api}/alerts", params={"filter": 'severity="page"'}).json()
             return [each for each in alerts if made in each["status"]["silencedBy"]]
 
@@ -281,7 +282,7 @@ def test_a_backend_that_is_away_and_a_queue_that_fills(stack: Stack) -> None:
     if not isinstance(stack.traces, TraceStore):
         pytest.skip("a queue this small is made for the stand-in")
 
-    def small(config: dict) -> dict:
+    def small(config: dict[str, Any]) -> dict[str, Any]:
         queue = config["exporters"]["otlp_grpc/tempo"]["sending_queue"]
         queue |= {"queue_size": 20_000, "batch": {"flush_timeout": "1s", "min_size": 1000, "max_size": 10_000}}
         return config
@@ -310,7 +311,7 @@ def test_a_backend_that_refuses_for_good(stack: Stack, monkeypatch: pytest.Monke
 
 
 def test_exemplars_that_do_not_come(stack: Stack) -> None:
-    def without(environment: dict) -> dict:
+    def without(environment: dict[str, Any]) -> dict[str, Any]:
         return environment | {"OTEL_METRICS_EXEMPLAR_FILTER": "always_off"}
 
     with telling(stack, "ExemplarsMissing"), stack.changed("app", without):

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -154,10 +155,10 @@ def without(flag: str) -> Callable[[list[str]], list[str]]:
     return lambda arguments: [argument for argument in arguments if not argument.startswith(flag)]
 
 
-def without_exporter(signal: str) -> Callable[[dict], dict]:
+def without_exporter(signal: str) -> Callable[[dict[str, Any]], dict[str, Any]]:
     """Return a change that takes a signal's exporter, and so its pipeline, from the collector."""
 
-    def change(config: dict) -> dict:
+    def change(config: dict[str, Any]) -> dict[str, Any]:
         for exporter in config["service"]["pipelines"].pop(signal)["exporters"]:
             del config["exporters"][exporter]
         return config
@@ -165,7 +166,7 @@ def without_exporter(signal: str) -> Callable[[dict], dict]:
     return change
 
 
-Fault = Callable[[Stack], AbstractContextManager]
+Fault = Callable[[Stack], AbstractContextManager[object]]
 LIVE: dict[str, tuple[Fault, str, str]] = {
     "exemplar flag missing": (
         lambda s: s.changed("ingestor", without("--tsdb.max-exemplars")),

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -133,7 +134,7 @@ def test_unwritable_queue_is_refused_at_start(stack: Stack, new_stack: Callable[
         folder = Path("/proc/self")
     other = new_stack()
 
-    def read_only(config: dict) -> dict:
+    def read_only(config: dict[str, Any]) -> dict[str, Any]:
         config["extensions"]["file_storage"]["directory"] = str(folder)
         return config
 

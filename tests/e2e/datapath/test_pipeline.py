@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
@@ -29,7 +30,7 @@ VARIABLES = {"service": "checkout", "route": ".*", "status": ".*", "trace_id": "
 NOT_HERE = {"grafana", "cert-manager", "argocd-application-controller"}
 
 
-def every_second(config: dict) -> dict:
+def every_second(config: dict[str, Any]) -> dict[str, Any]:
     config["receivers"]["prometheus"]["config"]["global"]["scrape_interval"] = "1s"
     return reports_every_second(config)
 
@@ -58,7 +59,7 @@ class Watched:
             for series in self.stack.frontend.instant(filled, self.end)
         }
 
-    def lines(self, expression: str) -> list[dict]:
+    def lines(self, expression: str) -> list[dict[str, Any]]:
         """Return what Loki answers to a panel's query for the traffic."""
         answer = HTTP.get(
             f"{self.stack.url('loki')}/loki/api/v1/query_range",
@@ -76,7 +77,7 @@ class Watched:
         return self.ask(expression)
 
 
-def targets(declared: Declared) -> Iterator[tuple[str, dict]]:
+def targets(declared: Declared) -> Iterator[tuple[str, dict[str, Any]]]:
     for uid in declared.dashboards():
         yield from declared.targets(uid)
 
@@ -127,7 +128,7 @@ def graph(stack: Stack, time: float) -> None:
         push(stack.url("router", "write") + "/api/v1/receive", series_of(stack.traces), time)
 
 
-def scraped_jobs(config: dict) -> set[str]:
+def scraped_jobs(config: dict[str, Any]) -> set[str]:
     return {job["job_name"] for job in config["receivers"]["prometheus"]["config"]["scrape_configs"]}
 
 

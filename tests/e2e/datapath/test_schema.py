@@ -11,6 +11,7 @@ import json
 import types
 import typing
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -77,7 +78,7 @@ def fits(value: object, hint: object) -> bool:
     return True
 
 
-def problems(dashboard: dict) -> list[str]:
+def problems(dashboard: dict[str, Any]) -> list[str]:
     read = Dashboard.from_json(dashboard)
     return [*lost(dashboard, json.loads(JSONEncoder().encode(read))), *mistyped(read)]
 
@@ -88,11 +89,11 @@ def test_grafana_knows_all_of_every_dashboard(declared: Declared) -> None:
     assert {uid: found for uid, dashboard in dashboards.items() if (found := problems(dashboard))} == {}
 
 
-def stat(dashboard: dict) -> dict:
+def stat(dashboard: dict[str, Any]) -> dict[str, Any]:
     return next(panel for panel in dashboard["panels"] if panel["type"] == "stat")
 
 
-def lines(dashboard: dict) -> dict:
+def lines(dashboard: dict[str, Any]) -> dict[str, Any]:
     return next(panel for panel in dashboard["panels"] if panel["type"] == "timeseries")
 
 
@@ -111,7 +112,7 @@ def lines(dashboard: dict) -> dict:
     ],
 )
 def test_what_grafana_does_not_know_is_noticed(
-    declared: Declared, change: Callable[[dict], None], problem: str
+    declared: Declared, change: Callable[[dict[str, Any]], None], problem: str
 ) -> None:
     dashboard = declared.dashboard("checkout-red")
     change(dashboard)

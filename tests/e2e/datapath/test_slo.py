@@ -6,6 +6,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import httpx
@@ -124,7 +125,7 @@ def test_a_burn_rate_that_no_objective_can_reach_is_refused(declared: Declared, 
         changed(declared, tmp_path, {"global": {"slo": {"burnRates": [unreachable]}}}).render(RULER)
 
 
-def changed(declared: Declared, folder: Path, values: dict) -> Declared:
+def changed(declared: Declared, folder: Path, values: dict[str, Any]) -> Declared:
     """Return the Ruler of the platform with other values, as one more environment."""
     # Objectives are in the apps' folders.
     for charts in ("platform-apps", "k8s"):

@@ -12,6 +12,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -57,7 +58,7 @@ class Story:
 
     def panel(
         self, title: str, phase: Phase, route: str = "/checkout", ref: str = "A", status: str = ".*"
-    ) -> list[dict]:
+    ) -> list[dict[str, Any]]:
         """Return what a panel of the RED dashboard shows at the end of a phase, asked where Grafana asks."""
         expressions = [t["expr"] for name, t in self.stack.declared.targets(RED) if name == title and t["refId"] == ref]
         assert len(expressions) == 1, f"{len(expressions)} queries {ref} in a panel named {title!r}"

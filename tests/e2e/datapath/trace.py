@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import base64
 from dataclasses import dataclass
+from typing import Any
 
 from tests.e2e.datapath.stack import Stack
 from tests.e2e.processes import HTTP
 
 
-def _values(pairs: list[dict]) -> dict[str, object]:
+def _values(pairs: list[dict[str, Any]]) -> dict[str, object]:
     result = {}
     for pair in pairs:
         ((kind, value),) = pair["value"].items()
@@ -21,7 +22,7 @@ def _values(pairs: list[dict]) -> dict[str, object]:
 class Span:
     """One span; times in Unix nanoseconds."""
 
-    content: dict
+    content: dict[str, Any]
     resource: dict[str, object]
 
     @property

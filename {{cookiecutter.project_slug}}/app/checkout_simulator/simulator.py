@@ -87,7 +87,7 @@ class Simulator:
         except SimulatedError:
             ok = False
         outcome = Outcome(profile.mode, ok, (self._clock.monotonic() - started) * 1000)
-        facts = {
+        facts: dict[str, str | float] = {
             "checkout.mode": outcome.mode,
             "checkout.outcome": outcome.status,
             "checkout.duration_ms": round(outcome.duration_ms, 2),

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from checkout_simulator.app import create_app
-from checkout_simulator.clock import Clock
 from checkout_simulator.simulator import Simulator
 from flask.testing import FlaskClient
+
+if TYPE_CHECKING:
+    from conftest import FakeClock
 
 TRACE_ID = re.compile(r"[0-9a-f]{32}")
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
 def test_checkout(
-    make_client: Callable[..., FlaskClient], make_clock: type[Clock], normal_time: float, method: str
+    make_client: Callable[..., FlaskClient], make_clock: type[FakeClock], normal_time: float, method: str
 ) -> None:
     response = make_client(clock=make_clock(normal_time), normal_error_rate=0).open("/checkout", method=method)
     assert response.status_code == 200
@@ -28,7 +30,9 @@ def test_checkout(
     assert response.headers["X-Trace-Id"] == body["trace_id"]
 
 
-def test_failed_checkout(make_client: Callable[..., FlaskClient], make_clock: type[Clock], peak_time: float) -> None:
+def test_failed_checkout(
+    make_client: Callable[..., FlaskClient], make_clock: type[FakeClock], peak_time: float
+) -> None:
     response = make_client(clock=make_clock(peak_time), peak_error_rate=1).get("/checkout")
     assert response.status_code == 500
     body = response.get_json()

@@ -12,8 +12,7 @@ PLATFORM_APPS = APP.parent / "platform-apps"
 
 
 def pins(name: str) -> dict[str, str]:
-    lines = (APP / name).read_text().splitlines()
-    return dict(re.match(r"([\w-]+)==([\w.]+)", line).groups() for line in lines if "==" in line)
+    return dict(re.findall(r"^([\w-]+)==([\w.]+)", (APP / name).read_text(), re.MULTILINE))
 
 
 def test_everything_is_pinned() -> None:

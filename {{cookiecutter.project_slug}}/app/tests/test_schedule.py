@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import islice, pairwise
+from typing import Any
 
 import pytest
 from checkout_simulator.schedule import PeakSchedule
@@ -12,7 +13,7 @@ EPOCH = 1_790_000_000.0
 SEEDS = range(20)
 
 
-def schedule(seed: int = 42, **changes: float) -> PeakSchedule:
+def schedule(seed: int = 42, **changes: Any) -> PeakSchedule:
     return PeakSchedule.of(Settings(seed=seed, **changes))
 
 

@@ -10,11 +10,14 @@ import logging
 import re
 from collections.abc import Callable
 from math import sqrt
+from typing import TYPE_CHECKING
 
 import pytest
-from checkout_simulator.clock import Clock
 from checkout_simulator.simulator import Outcome, Simulator
 from opentelemetry import trace
+
+if TYPE_CHECKING:
+    from conftest import FakeClock
 
 REQUESTS = 24_000
 MODES = {"normal": (50, 150, 0.05), "peak": (1800, 2500, 0.70)}
@@ -38,7 +41,7 @@ class Lines(logging.Handler):
 
 
 @pytest.fixture(scope="module")
-def history(make_simulator: Callable[..., Simulator], make_clock: type[Clock]) -> History:
+def history(make_simulator: Callable[..., Simulator], make_clock: type[FakeClock]) -> History:
     """For each of REQUESTS checkouts, one every half second: whether it came in a peak, its outcome, its log line."""
     clock = make_clock()
     start = clock.now()

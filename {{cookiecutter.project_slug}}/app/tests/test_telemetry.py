@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from checkout_simulator.clock import Clock
 from flask.testing import FlaskClient
 from opentelemetry.sdk.metrics.export import ExponentialHistogramDataPoint
 from opentelemetry.trace import StatusCode
+
+if TYPE_CHECKING:
+    from conftest import FakeClock
 
 STEPS = ["validate cart", "reserve stock", "charge payment"]
 
 
 def test_a_success_has_a_span_a_step(
-    make_client: Callable[..., FlaskClient], make_clock: type[Clock], telemetry: Any, normal_time: float
+    make_client: Callable[..., FlaskClient], make_clock: type[FakeClock], telemetry: Any, normal_time: float
 ) -> None:
     response = make_client(clock=make_clock(normal_time), normal_error_rate=0).get("/checkout")
     spans = telemetry.spans()
@@ -35,7 +37,7 @@ def test_a_success_has_a_span_a_step(
 
 
 def test_a_failure_has_its_exception(
-    make_client: Callable[..., FlaskClient], make_clock: type[Clock], telemetry: Any, peak_time: float
+    make_client: Callable[..., FlaskClient], make_clock: type[FakeClock], telemetry: Any, peak_time: float
 ) -> None:
     make_client(clock=make_clock(peak_time), peak_error_rate=1).get("/checkout")
     spans = telemetry.spans()
@@ -54,7 +56,7 @@ def test_a_failure_has_its_exception(
 
 def test_the_log_line_is_on_the_request_s_span(
     make_client: Callable[..., FlaskClient],
-    make_clock: type[Clock],
+    make_clock: type[FakeClock],
     telemetry: Any,
     peak_time: float,
     caplog: pytest.LogCaptureFixture,
@@ -68,12 +70,13 @@ def test_the_log_line_is_on_the_request_s_span(
 
 
 def test_the_duration_carries_an_exemplar_of_the_request(
-    make_client: Callable[..., FlaskClient], make_clock: type[Clock], telemetry: Any, peak_time: float
+    make_client: Callable[..., FlaskClient], make_clock: type[FakeClock], telemetry: Any, peak_time: float
 ) -> None:
     trace_id = make_client(clock=make_clock(peak_time), peak_error_rate=1).get("/checkout").headers["X-Trace-Id"]
     (point,) = telemetry.durations()
     assert isinstance(point, ExponentialHistogramDataPoint)
     assert point.count == 1
+    assert point.attributes
     assert point.attributes["http.route"] == "/checkout"
     assert point.attributes["http.request.method"] == "GET"
     assert point.attributes["http.response.status_code"] == 500

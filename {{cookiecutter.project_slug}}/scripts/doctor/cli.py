@@ -115,7 +115,8 @@ def _login(user: str | None, password: str | None, cluster: Cluster | None) -> t
     if cluster:
         try:
             data = cluster.get("secret", "grafana-admin", "-n", "observability")["data"]
-            return tuple(base64.b64decode(data[key]).decode() for key in ("admin-user", "admin-password"))
+            name, secret = (base64.b64decode(data[key]).decode() for key in ("admin-user", "admin-password"))
+            return name, secret
         except (MissingError, UnreachableError, KeyError):
             return None
     return None

@@ -11,18 +11,18 @@ import subprocess
 import time
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import IO, Any, cast
 
 from .model import MissingError, UnexpectedAnswerError, UnreachableError
 
 
 @dataclass
-class Cluster(AbstractContextManager):
+class Cluster(AbstractContextManager["Cluster"]):
     """A cluster as kubectl sees it. Every call ends after ``timeout`` seconds; forwards end with the ``with`` block."""
 
     context: str | None = None
     timeout: float = 10
-    _forwards: list[subprocess.Popen] = field(default_factory=list)
+    _forwards: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     def __exit__(self, *_: object) -> None:
         for forward in self._forwards:
@@ -62,9 +62,10 @@ class Cluster(AbstractContextManager):
         """Return ``kubectl get ... -o json``; errors as ``run``, and ``UnexpectedAnswerError`` for what is no JSON."""
         said = self.run("get", *args, "-o", "json")
         try:
-            return json.loads(said)
+            found: dict[str, Any] = json.loads(said)
         except ValueError:
             raise UnexpectedAnswerError(f"kubectl get {args[0]} printed no JSON: {said.strip()[:100]}") from None
+        return found
 
     def forward(self, namespace: str, target: str, port: int) -> str:
         """Forward a free port of this machine to ``target`` (such as ``service/tempo``) and return its URL.
@@ -79,7 +80,7 @@ class Cluster(AbstractContextManager):
             stderr=subprocess.STDOUT,
         )
         self._forwards.append(process)
-        output, deadline, said = process.stdout.fileno(), time.monotonic() + self.timeout, ""
+        output, deadline, said = cast(IO[bytes], process.stdout).fileno(), time.monotonic() + self.timeout, ""
         while (left := deadline - time.monotonic()) > 0 and select.select([output], [], [], left)[0]:
             chunk = os.read(output, 4096).decode(errors="replace")
             said += chunk

@@ -195,7 +195,7 @@ class Context:
             UnreachableError: as ``get``.
             UnexpectedAnswerError: the answer is no JSON, or of another shape.
         """
-        return decoded(backend, path, shape, self.get(backend, path, **params))
+        return decoded(backend, path, shape, self.get(backend, path, (), **params))
 
     # Thanos Query -------------------------------------------------------------------------------------------------
 

@@ -81,9 +81,10 @@ class Repository:
 
     def _load(self, path: Path) -> dict[str, Any]:
         try:
-            return json.loads(path.read_text(encoding="utf-8"))
+            found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
             raise UnreadableError(f"{path.relative_to(self.root)}: {error}") from None
+        return found
 
     def _folder(self, component: str) -> Path:
         folder = self.root / "platform-apps" / component

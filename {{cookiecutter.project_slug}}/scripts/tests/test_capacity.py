@@ -73,6 +73,7 @@ def test_limits_come_nearer_with_every_service_and_the_first_is_named(environmen
     found = re.fullmatch(
         r"The first limit is met above ([\d,]+) services: (.+?)\. Then: .+\.", capacity.first_limit(environment, 2, 10)
     )
+    assert found
     fits = int(found[1].replace(",", ""))
     assert max(shares(fits).values()) <= 1 if fits else True
     beyond = shares(fits + 1)

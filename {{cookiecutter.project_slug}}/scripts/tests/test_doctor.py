@@ -9,6 +9,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -33,7 +34,7 @@ BACKENDS = ("collector", "router", "receive", "query", "tempo", "loki", "alertma
 Answer = Callable[[httpx.Request], object]
 
 
-def vector(*values: float, **labels: str) -> dict:
+def vector(*values: float, **labels: str) -> dict[str, Any]:
     return {"status": "success", "data": {"result": [{"metric": labels, "value": [0, str(value)]} for value in values]}}
 
 
@@ -53,20 +54,18 @@ def backend(answers: dict[str, object], numbers: dict[str, float] | None = None)
     return httpx.MockTransport(answer)
 
 
-def context(
-    answers: dict[str, object] | None = None, numbers: dict[str, float] | None = None, **more: object
-) -> Context:
+def context(answers: dict[str, object] | None = None, numbers: dict[str, float] | None = None, **more: Any) -> Context:
     urls = {name: f"http://{name}.test" for name in BACKENDS}
     more = {"service": SERVICE, **more}
     return Context(Repository(ROOT, "local"), urls=urls, transport=backend(answers or {}, numbers), **more)
 
 
-def exemplar(age: float = 20, **labels: str) -> dict:
+def exemplar(age: float = 20, **labels: str) -> dict[str, Any]:
     labels = labels or {"trace_id": TRACE, "span_id": SPAN}
     return {"data": [{"exemplars": [{"labels": labels, "value": "2.1", "timestamp": time.time() - age}]}]}
 
 
-def span(identifier: str = SPAN, events: int = 0) -> dict:
+def span(identifier: str = SPAN, events: int = 0) -> dict[str, Any]:
     return {"batches": [{"scopeSpans": [{"spans": [{"spanId": identifier, "events": [{}] * events}]}]}]}
 
 
@@ -100,7 +99,9 @@ def test_the_metric_is_told_apart_by_what_arrives_instead(numbers: dict[str, flo
         ),
     ],
 )
-def test_missing_exemplars_are_told_apart_by_the_traces(answers: dict, numbers: dict, finding: str | None) -> None:
+def test_missing_exemplars_are_told_apart_by_the_traces(
+    answers: dict[str, Any], numbers: dict[str, Any], finding: str | None
+) -> None:
     assert metrics.exemplars(context(answers, numbers)).finding == finding
 
 
@@ -143,7 +144,7 @@ def test_a_full_buffer_that_reaches_back_minutes_is_a_warning() -> None:
         ({f"/api/traces/{TRACE}": httpx.Response(404), "/api/search": {"traces": []}}, "traces-missing"),
     ],
 )
-def test_an_exemplar_leads_to_its_trace(answers: dict, finding: str | None) -> None:
+def test_an_exemplar_leads_to_its_trace(answers: dict[str, Any], finding: str | None) -> None:
     assert traces.trace(context({"/api/v1/query_exemplars": exemplar(), **answers}, {})).finding == finding
 
 
@@ -178,7 +179,7 @@ def test_a_trace_leads_to_its_log_lines(with_id: int, any_line: int, finding: st
         ({"metrics": {"exporters": ["otlp_http/gone"]}}, {"metrics": []}),
     ],
 )
-def test_exporters_that_deliver(pipelines: dict, exporters: dict) -> None:
+def test_exporters_that_deliver(pipelines: dict[str, Any], exporters: dict[str, Any]) -> None:
     config = {"service": {"pipelines": pipelines}, "exporters": {"otlp_http/thanos": {}, "debug": {}}}
     assert collector.pipeline_exporters(config) == exporters
 
@@ -202,7 +203,7 @@ def test_this_repository_has_nothing_to_mend() -> None:
         assert result.status is Status.OK, result
 
 
-def target(**more: object) -> dict:
+def target(**more: object) -> dict[str, Any]:
     return {"panels": [{"title": "p", "targets": [{"expr": f"sum(rate({METRIC}{{}}[1m]))", "exemplar": True} | more]}]}
 
 
@@ -217,7 +218,7 @@ def target(**more: object) -> dict:
         ({"panels": [{"panels": target()["panels"]}]}, None),
     ],
 )
-def test_panels(board: dict, finding: str | None) -> None:
+def test_panels(board: dict[str, Any], finding: str | None) -> None:
     assert grafana.judge_panels(board).finding == finding
 
 
@@ -241,7 +242,7 @@ def test_data_sources(label: str, leads_to: str, finding: str | None) -> None:
         ({"python": {"env": [{"name": "OTEL_SEMCONV_STABILITY_OPT_IN", "value": "http"}]}}, "histogram-not-native"),
     ],
 )
-def test_instrumentation(monkeypatch: pytest.MonkeyPatch, spec: dict, finding: str) -> None:
+def test_instrumentation(monkeypatch: pytest.MonkeyPatch, spec: dict[str, Any], finding: str) -> None:
     monkeypatch.setattr(Repository, "rendered", lambda *_: {"spec": spec})
     assert app.settings(context()).finding == finding
 
@@ -296,7 +297,7 @@ def test_a_forward_that_fails_says_why(tmp_path: Path, monkeypatch: pytest.Monke
         cluster.forward("observability", "service/tempo", 3200)
 
 
-def pod(*init: str, phase: str = "Running") -> dict:
+def pod(*init: str, phase: str = "Running") -> dict[str, Any]:
     return {
         "metadata": {"name": "app-0"},
         "spec": {"initContainers": [{"name": name} for name in init]},
@@ -313,7 +314,9 @@ def pod(*init: str, phase: str = "Running") -> dict:
         ([], "app-not-running"),
     ],
 )
-def test_pods(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, items: list[dict], finding: str | None) -> None:
+def test_pods(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, items: list[dict[str, Any]], finding: str | None
+) -> None:
     (tmp_path / "answer.json").write_text(json.dumps({"items": items}))
     fake_kubectl(tmp_path, monkeypatch, f"cat {tmp_path}/answer.json")
     assert app.pods(context(cluster=Cluster())).finding == finding
@@ -328,7 +331,9 @@ def test_pods(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, items: list[dict]
         ([], "application-unhealthy"),
     ],
 )
-def test_applications(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, items: list[tuple], finding: str | None) -> None:
+def test_applications(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, items: list[tuple[Any, ...]], finding: str | None
+) -> None:
     status = [{"sync": {"status": sync}, "health": {"status": health}} for sync, health in items]
     answer = {"items": [{"metadata": {"name": "tempo"}, "status": each} for each in status]}
     (tmp_path / "answer.json").write_text(json.dumps(answer))
@@ -429,7 +434,7 @@ def alertmanager(*counts: tuple[int, int]) -> dict[str, object]:
     """Return an Alertmanager's answers by path: at each look, how many notifications it counts and how many failed."""
     looks = iter(counts)
 
-    class Metrics(dict):
+    class Metrics(dict[str, Any]):
         def get(self, path: str, default: object = None) -> object:
             if path != "/metrics":
                 return super().get(path, default)
@@ -463,7 +468,7 @@ def test_a_test_page_is_sent_when_asked_for(
     counts: list[tuple[int, int]], finding: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(alerting, "integrations", lambda _: ["slack"])
-    monkeypatch.setattr(alerting.time, "sleep", lambda _: None)
+    monkeypatch.setattr(time, "sleep", lambda _: None)
     assert alerting.test_page(context(alertmanager())).status is Status.SKIP
     assert alerting.test_page(context(alertmanager(*counts), test_page=True)).finding == finding
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -20,7 +21,7 @@ def component(root: Path, name: str, **files: object) -> Path:
     return folder
 
 
-def platform(**known: object) -> dict:
+def platform(**known: object) -> dict[str, Any]:
     return {"global": {"platform": known}}
 
 

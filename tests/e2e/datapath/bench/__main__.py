@@ -7,6 +7,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from tests.e2e.datapath.bench import capacity, constants, delay, histograms, longterm, overhead
 from tests.e2e.datapath.bench.report import Results, page, plot
@@ -20,7 +21,7 @@ from tests.platforms import ROOT, bake
 OUT = ROOT / "docs" / "benchmarks"
 
 
-def step(name: str, measure: Callable, *arguments):
+def step(name: str, measure: Callable[..., Any], *arguments):
     print(f"bench: {name} ...", file=sys.stderr, flush=True)
     began = time.monotonic()
     result = measure(*arguments)

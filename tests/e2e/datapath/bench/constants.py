@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import astuple, dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import yaml
@@ -118,7 +119,7 @@ def rounded(value: float) -> str:
     return f"{float(f'{value:.3g}'):.10f}".rstrip("0").rstrip(".")
 
 
-def known() -> dict[str, dict]:
+def known() -> dict[str, dict[str, Any]]:
     """Return value, unit and source of each constant in the template's scripts/constants.yaml."""
     return yaml.safe_load(FILE.read_text())
 

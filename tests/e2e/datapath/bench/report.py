@@ -6,6 +6,7 @@ import os
 import platform
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 
@@ -26,7 +27,7 @@ class Results:
     limits: capacity.Limits
     growth: list[capacity.Growth]
     saturation: capacity.Saturation
-    known: dict[str, dict]
+    known: dict[str, dict[str, Any]]
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:

@@ -28,7 +28,7 @@ class Histogram:
 
     count: int = 0
     total: float = 0
-    native: Counter = field(default_factory=Counter)
+    native: Counter[int] = field(default_factory=Counter)
     classic: list[int] = field(default_factory=lambda: [0] * (len(BOUNDS) + 1))
 
     def observe(self, seconds: float) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..cluster import Cluster
 from ..context import Context
 from ..model import MissingError, Result, fail, ok
 
@@ -34,7 +35,7 @@ def _instrumented(pod: dict[str, Any]) -> bool:
 def settings(context: Context) -> Result:
     """The Instrumentation resource asks for traces, exemplars, the stable metric name and a native histogram."""
     if context.cluster:
-        spec, source = _live(context), "in the cluster"
+        spec, source = _live(context.cluster, context.namespace), "in the cluster"
     else:
         spec, source = context.repository.rendered("otel-instrumentation", "Instrumentation")["spec"], "in git"
     env = {
@@ -61,8 +62,9 @@ def settings(context: Context) -> Result:
     )
 
 
-def _live(context: Context) -> dict[str, Any]:
-    items = context.cluster.get("instrumentations.opentelemetry.io", "-n", context.namespace)["items"]
+def _live(cluster: Cluster, namespace: str) -> dict[str, Any]:
+    items: list[dict[str, dict[str, Any]]]
+    items = cluster.get("instrumentations.opentelemetry.io", "-n", namespace)["items"]
     if not items:
-        raise MissingError(f"namespace {context.namespace} has no Instrumentation; see Argo CD Applications")
+        raise MissingError(f"namespace {namespace} has no Instrumentation; see Argo CD Applications")
     return items[0]["spec"]

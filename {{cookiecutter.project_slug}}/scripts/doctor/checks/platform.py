@@ -31,7 +31,7 @@ def _version(name: str, arguments: list[str]) -> str | None:
     except subprocess.TimeoutExpired:
         return "does not answer"
     try:
-        return json.loads(said)["clientVersion"]["gitVersion"]
+        return str(json.loads(said)["clientVersion"]["gitVersion"])
     except (ValueError, KeyError):
         return said.strip() or "does not answer"
 
