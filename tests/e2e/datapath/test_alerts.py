@@ -272,7 +272,13 @@ def test_a_process_that_is_down_and_a_store_that_query_misses(stack: Stack) -> N
         stack.start("compact")
 
     def without_the_store(arguments: list[str]) -> list[str]:
-        return [each for each in arguments if stack.address("store-gateway", "grpc") not in each]
+        (given,) = (each for each in arguments if each.startswith("--endpoint.sd-config-file="))
+        known = yaml.safe_load(Path(given.partition("=")[2]).read_text())
+        left = [each for each in known["endpoints"] if stack.address("store-gateway", "grpc") not in each["address"]]
+        assert len(left) < len(known["endpoints"])
+        file = stack.folder / "endpoints-without-the-store.yaml"
+        file.write_text(yaml.safe_dump({"endpoints": left}))
+        return [f"--endpoint.sd-config-file={file}" if each == given else each for each in arguments]
 
     with telling(stack, "QueryMissesStore"), stack.changed("query", without_the_store):
         all_fire(stack, "QueryMissesStore")

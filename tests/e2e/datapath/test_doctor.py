@@ -174,7 +174,7 @@ LIVE: dict[str, tuple[Fault, str, str]] = {
         "room for 0 exemplars",
     ),
     "query not connected": (
-        lambda s: s.changed("query", without("--endpoint=")),
+        lambda s: s.changed("query", without("--endpoint")),
         "query-not-connected",
         "no Receive ingestor",
     ),
@@ -303,11 +303,3 @@ def test_a_fault_in_the_files_is_named(stack: Stack, tmp_path: Path, fault: str)
     for path in files:
         path.write_text(path.read_text().replace(old, new))
     names(stack, finding, repository=repository)
-
-
-def test_every_finding_has_its_section_in_the_runbook(stack: Stack) -> None:
-    platform = stack.declared.platform
-    findings = re.findall(r"^([a-z-]+):$", (platform / "scripts/doctor/findings.yaml").read_text(), re.M)
-    sections = re.findall(r"^#+ (.+)$", (platform / "docs/runbook.md").read_text(), re.M)
-    assert len(findings) > 20
-    assert set(findings) <= set(sections)
