@@ -19,7 +19,8 @@ from typing import Annotated, Any
 import typer
 import yaml
 
-from scripts.facts import HOMES, facts
+from scripts.charts import HOMES
+from scripts.facts import facts
 
 ROOT = Path(__file__).resolve().parent.parent
 HOME = "k8s/helm-charts"
@@ -98,7 +99,7 @@ def taken(root: Path) -> dict[str, str]:
 def registry(root: Path) -> str:
     """Return where the images of a repository's own apps are published."""
     own = yaml.safe_load((root / "mirror.yaml").read_text(encoding="utf-8")).get("own") or ["registry.example.com"]
-    return own[0].rstrip("/")
+    return str(own[0]).rstrip("/")
 
 
 def refusals(root: Path, app: App) -> Iterator[Refusal]:
@@ -165,7 +166,9 @@ def _fill(folder: Path, source: str, app: App) -> None:
         file.write_text(re.sub(rf'"{re.escape(source)}\.', f'"{app.name}.', text), encoding="utf-8")
     (folder / "templates/_env.tpl").write_text(ENV.replace("NAME", app.name, 1), encoding="utf-8")
 
-    repository, tag = _IMAGE.fullmatch(app.image).groups()
+    image = _IMAGE.fullmatch(app.image)
+    assert image  # noqa: S101 - refusals() has looked at it
+    repository, tag = image.groups()
     chart = yaml.safe_load((folder / "Chart.yaml").read_text(encoding="utf-8"))
     chart |= {"name": app.name, "description": f"The service {app.name}", "version": "0.1.0"}
     _dump(folder / "Chart.yaml", chart | {"appVersion": tag or "0.1.0"}, "appVersion is the image's tag.")
@@ -191,7 +194,7 @@ def _fill(folder: Path, source: str, app: App) -> None:
     }
     _dump(folder / "application.yaml", application, "How Argo CD deploys this folder: terraform/modules/argocd-app.")
     workload = {"namespace": app.name, "podLabels": {"app.kubernetes.io/name": app.name}, "ownPolicy": True}
-    objective = {"service": app.name, "route": app.route}
+    objective: dict[str, Any] = {"service": app.name, "route": app.route}
     objective |= {"availability": {"objective": 99}, "latency": {"objective": 95, "threshold": 1}}
     known = {
         "workloads": {app.name: workload},

@@ -120,7 +120,7 @@ class Context:
         """Return the pods of the app as its folder describes them; empty where no folder knows it."""
         facts = self.repository.facts
         name = facts.get("apps", {}).get(self.service, {}).get("workload")
-        return facts.get("workloads", {}).get(name, {})
+        return dict(facts.get("workloads", {}).get(name, {}))
 
     def of(self, service: str) -> Context:
         """Return the same view of another app."""

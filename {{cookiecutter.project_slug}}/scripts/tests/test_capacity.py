@@ -11,7 +11,8 @@ from typer import Typer
 from typer.testing import CliRunner
 
 from scripts import capacity
-from scripts.capacity import ROOT, Load, Need
+from scripts.capacity import Load, Need
+from scripts.charts import ENVIRONMENTS, ROOT
 
 
 @pytest.mark.parametrize(
@@ -51,7 +52,7 @@ def amounts(environment: str, load: Load) -> dict[str, float]:
     return {line.what: line.amount for line in capacity.estimate(ROOT, environment, load)}
 
 
-@pytest.mark.parametrize("environment", capacity.ENVIRONMENTS)
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
 def test_an_estimate_grows_with_the_load(environment: str) -> None:
     one, ten = amounts(environment, Load(1, 2, 10)), amounts(environment, Load(10, 2, 10))
     for what in ("Active series", "Samples a second", "Memory for series", "Metrics on disk", "Traces", "Logs"):
@@ -63,7 +64,7 @@ def test_an_estimate_grows_with_the_load(environment: str) -> None:
     assert idle["Exemplars reach back"] == idle["Queue fills in an outage after"] == float("inf")
 
 
-@pytest.mark.parametrize("environment", capacity.ENVIRONMENTS)
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
 def test_limits_come_nearer_with_every_service_and_the_first_is_named(environment: str) -> None:
     def shares(services: int) -> dict[str, float]:
         return {limit.what: limit.share for limit in capacity.limits(ROOT, environment, Load(services, 2, 10))}

@@ -481,7 +481,7 @@ def test_without_a_receiver_a_test_page_is_for_grafana() -> None:
 
 def test_every_app_is_walked_and_the_platform_once() -> None:
     """An app that is silent does not keep the others from being looked at."""
-    numbers = {f'{METRIC}{{service_name="{SERVICE}"}}': 3}
+    numbers = {f'{METRIC}{{service_name="{SERVICE}"}}': 3.0}
     page = httpx.Response(200, text='prometheus_tsdb_exemplar_max_exemplars{tenant="a"} 100\n')
     answers = {"/api/v1/stores": STORES, "/metrics": page}
     walked = dict(_findings(context(answers, numbers, service="silent"), SERVICE))
@@ -498,8 +498,8 @@ def test_the_apps_are_those_of_the_repository(tmp_path: Path) -> None:
     for name in ("first", "second"):
         folder = tmp_path / "k8s/helm-charts" / name
         folder.mkdir(parents=True)
-        labels, facts = {"app": f"{name}-pods"}, {"apps": {name: {"workload": name}}}
-        facts["workloads"] = {name: {"namespace": f"{name}-space", "podLabels": labels}}
+        workload = {"namespace": f"{name}-space", "podLabels": {"app": f"{name}-pods"}}
+        facts = {"apps": {name: {"workload": name}}, "workloads": {name: workload}}
         (folder / "Chart.yaml").write_text(f"name: {name}\n")
         (folder / "platform.yaml").write_text(json.dumps({"global": {"platform": facts}}))
     options = [f"--repo={tmp_path}", "--query-url=http://127.0.0.1:1", "--json"]

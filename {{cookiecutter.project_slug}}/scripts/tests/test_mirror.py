@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from scripts import mirror
+from scripts.charts import ROOT
 
 MIRROR = "registry.example.com/mirror"
 SOURCES = {"grafana": "docker.io", "thanos": "quay.io"}
@@ -46,5 +47,5 @@ def test_a_chart_has_a_publisher(tmp_path: Path) -> None:
 
 
 def test_every_chart_of_this_repository_has_a_source() -> None:
-    sources = mirror.publishers(mirror.ROOT)["charts"]
-    assert {"argo-cd", "argocd-apps", "thanos"} <= {chart.name for chart in mirror.charts(mirror.ROOT, sources)}
+    sources = mirror.publishers(ROOT)["charts"]
+    assert {"argo-cd", "argocd-apps", "thanos"} <= {chart.name for chart in mirror.charts(ROOT, sources)}

@@ -7,14 +7,16 @@ import re
 import shlex
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 import yaml
 from typer.testing import CliRunner
 
 from scripts.facts import facts, problems
 from scripts.mirror import own_images
-from scripts.new_app import HOME, ROOT, App, pattern, refusals, registry, typer, write
+from scripts.new_app import HOME, ROOT, App, pattern, refusals, registry, write
 from scripts.new_app import main as command
 
 GIVEN = {"name": "quokka-1", "image": "registry.example.com:5000/team/quokka:1.2.3", "port": "9000"}
@@ -35,8 +37,8 @@ def files(folder: Path) -> dict[str, str]:
     return {str(file.relative_to(folder)): file.read_text() for file in folder.rglob("*") if file.is_file()}
 
 
-def read(file: Path) -> dict:
-    return yaml.safe_load(file.read_text())
+def read(file: Path) -> dict[str, Any]:
+    return dict(yaml.safe_load(file.read_text()))
 
 
 def run(root: Path, *arguments: str) -> tuple[int, str]:
