@@ -8,8 +8,6 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from scripts.facts import facts
 from tests import charts, contract, platforms
 from tests.checks import CHECKS
@@ -80,10 +78,9 @@ def followed(folder: Path) -> None:
             assert not dashboard["current"]
 
 
-@pytest.mark.parametrize("log_backend", platforms.CHOICES["log_backend"])
-def test_a_service_joins_and_the_simulator_goes(tmp_path: Path, log_backend: str) -> None:
-    folder = bake(tmp_path, log_backend=log_backend)
-    answers = platforms.complete({**ANSWERS, "log_backend": log_backend})
+def test_a_service_joins_and_the_simulator_goes(tmp_path: Path) -> None:
+    folder = bake(tmp_path)
+    answers = platforms.complete(ANSWERS)
     make, commit, remove = blocks(folder / "docs" / "your-own-service.md")
     for block in (make, commit):
         run(folder, "bash", "-euo", "pipefail", "-c", block)
