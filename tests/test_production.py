@@ -251,7 +251,11 @@ def test_a_mirror_s_login_reaches_every_pod_by_the_values_that_operations_names(
     answers = {"chart_registry": "registry.example.com/x", "secrets_backend": backend, "include_fluent_bit": True}
     folder = platforms.bake(answers, tmp_path)
     text = (folder / "docs" / "operations.md").read_text()
-    named = dict(re.findall(r"(?m)^\| `(platform-apps/[\w-]+|k8s/[\w/-]+)`.*?\| `([\w.-]+)`(?: \(.*\))?(?: <!-- .* -->)? \|$", text))
+    named = dict(
+        re.findall(
+            r"(?m)^\| `(platform-apps/[\w-]+|k8s/[\w/-]+)`.*?\| `([\w.-]+)`(?: \(.*\))?(?: <!-- .* -->)? \|$", text
+        )
+    )
     for chart in charts.charts(folder):
         name = chart.relative_to(folder).as_posix()
         if name.startswith("terraform") or chart.name in ("otel-instrumentation", "network-policies"):  # no pods

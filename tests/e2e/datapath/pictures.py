@@ -16,8 +16,8 @@ from rich.text import Text
 
 from tests.e2e.datapath.conftest import ANSWERS
 from tests.e2e.datapath.declared import Declared
-from tests.e2e.datapath.stack import Stack
-from tests.e2e.datapath.test_doctor import doctor
+from tests.e2e.datapath.stack import Stack, reports_every_second
+from tests.e2e.datapath.test_doctor import doctor, names
 from tests.e2e.processes import Processes
 from tests.platforms import ROOT, bake, snapshot
 
@@ -67,10 +67,14 @@ def main() -> None:
         )
         with Processes(folder / "logs") as processes:
             stack = Stack(Declared(bake(ANSWERS, folder / "bake")), processes, folder / "stack")
+            stack.changes["collector"] = reports_every_second
             try:
                 stack.start().warm_up()
+                names(stack, "")
                 os.environ |= {"FORCE_COLOR": "1", "COLUMNS": str(COLUMNS)}
-                draw("doctor", "make doctor", doctor(stack).stdout)
+                said = doctor(stack).stdout
+                # Above the table it only says that it is looking.
+                draw("doctor", "make doctor", said[said.rindex("\n", 0, said.index("Hop")) :])
             finally:
                 stack.stop()
 

@@ -352,6 +352,12 @@ def test_without_a_cluster_git_is_checked_all_the_same(tmp_path: Path, monkeypat
     assert results["Panels in git"].status is Status.OK
 
 
+def test_where_addresses_were_given_no_cluster_is_missed() -> None:
+    walked = dict(_findings(context({"/api/v1/stores": {"status": "success", "data": {}}})))
+    assert walked["App pods"][1] == "addresses were given"
+    assert walked["Data sources in Grafana"][1] == "no --grafana-url was given"
+
+
 def test_the_report_ends_with_cause_and_fix() -> None:
     walked = list(walk(context({"/api/v1/stores": {"status": "success", "data": {}}})))
     report = json.loads(as_json(walked))
