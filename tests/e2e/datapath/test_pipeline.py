@@ -7,6 +7,7 @@ second; the long-term parts and the Ruler with its rules run too. Two quiet mome
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -35,6 +36,10 @@ NOT_HERE = {"grafana", "cert-manager", "argocd-application-controller"}
 def every_second(config: dict[str, Any]) -> dict[str, Any]:
     config["receivers"]["prometheus"]["config"]["global"]["scrape_interval"] = "1s"
     return reports_every_second(config)
+
+
+def evaluates_every_second(arguments: list[str]) -> list[str]:
+    return [*(each for each in arguments if not each.startswith("--eval-interval=")), "--eval-interval=1s"]
 
 
 @dataclass(frozen=True)
@@ -104,7 +109,7 @@ def quiet(stack: Stack) -> float:
 @pytest.fixture(scope="module")
 def watched(new_stack: Callable[[], Stack]) -> Iterator[Watched]:
     stack = new_stack()
-    stack.changes |= {"collector": reports_every_second, "scraper": every_second}
+    stack.changes |= {"collector": reports_every_second, "scraper": every_second, "rule": evaluates_every_second}
     rules(stack.declared, stack.data("rules"))
     stack.start().start("alertmanager", "rule", *LONG_TERM, "scraper")
     traffic.warm_up(stack)
@@ -118,6 +123,10 @@ def watched(new_stack: Callable[[], Stack]) -> Iterator[Watched]:
         stack.frontend.instant("up")
         stack.frontend.exemplars("http_server_request_duration_seconds", start - 60, start)
     assert load.wait_end(60) == 0
+    loaded = time.time()
+    # The Ruler's ratios are NaN, which the panels leave out, until it has evaluated requests.
+    evaluated = "min(timestamp(slo:bad_requests:ratio_rate5m))"
+    wait_until(lambda: (stack.query.value(evaluated) or 0) > loaded, "the rules have seen the traffic")
     end = quiet(stack)
     graph(stack, end)
     yield Watched(stack, start, end, len(traffic.requests(stack)) - told)
