@@ -17,7 +17,7 @@ import jsonschema
 import kubernetes_validate
 import yaml
 
-from scripts.charts import ARGO_CD, documents, folders, namespace, terraform_charts, values
+from scripts.charts import ARGO_CD, documents, folders, merge, namespace, releases, terraform_charts, values
 from scripts.charts import ENVIRONMENTS as ENVIRONMENTS
 from tests.pins import pinned
 from tests.platforms import ROOT
@@ -35,9 +35,9 @@ def charts(platform: Path) -> list[Path]:
     )
 
 
-def release(chart: Path) -> dict[str, Any]:
-    """Release name and namespace that Argo CD gives the chart in this folder."""
-    return {"name": chart.name, "namespace": namespace(chart) or "default"}
+def deployed_to(chart: Path) -> str:
+    """The namespace that Argo CD deploys the chart in this folder to."""
+    return namespace(chart) or "default"
 
 
 def _digest(folder: Path) -> str:
@@ -57,16 +57,21 @@ def render(chart: Path, environment: str, dependencies: Path | None = None) -> l
     Equal folders with equal values are rendered once: most charts are the same in most platforms.
     """
     given = json.dumps(values(chart, environment), sort_keys=True, default=str)
-    key = (_digest(chart), given, dependencies, *release(chart).values())
+    key = (_digest(chart), given, dependencies, chart.name, deployed_to(chart))
     if key not in _rendered:
         _rendered[key] = rendered(chart, environment, dependencies)
     return list(objects(_rendered[key]))
 
 
 def rendered(chart: Path, environment: str, dependencies: Path | None = None) -> dict[str, str]:
-    """The text of every template of a chart, by its name, rendered anew."""
+    """The text of every template of a chart, by release and name, rendered anew."""
+    given, where, made = values(chart, environment), deployed_to(chart), {}
     with tempfile.TemporaryDirectory() as scratch:
-        return _made(prepared(chart, Path(scratch), dependencies), values(chart, environment), **release(chart))
+        copy = prepared(chart, Path(scratch), dependencies)
+        for each in releases(chart):
+            texts = _made(copy, merge(given, each.values), name=each.name, namespace=where)
+            made |= {f"{each.name}/{name}": text for name, text in texts.items()}
+    return made
 
 
 def render_argo_cd(platform: Path, environment: str, dependencies: Path) -> list[dict[str, Any]]:

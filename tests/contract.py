@@ -87,7 +87,7 @@ class Platform:
         found = dict(SERVICES)
         for chart in charts.charts(self.folder):
             for each in self.rendered(chart.relative_to(self.folder).as_posix(), "Service"):
-                namespace = each["metadata"].get("namespace") or charts.release(chart)["namespace"]
+                namespace = each["metadata"].get("namespace") or charts.deployed_to(chart)
                 ports = {port["port"] for port in each["spec"]["ports"]}
                 name = each["metadata"]["name"]
                 known = found.get(name, (namespace, set()))[1]
@@ -408,7 +408,20 @@ CONTRACT = (
     ),
     Fact("namespaces of workloads", application_namespaces, workload_namespaces),
     # The app
-    Fact("the app's Service", {("flask-app", "http", 80, "http")}, manifest(APP, "Service", ports), of=APP),
+    Fact(
+        "the app's Services",
+        {("flask-app", "http", 80, "http"), ("payment", "http", 80, "http")},
+        manifest(APP, "Service", ports),
+        all=True,
+        of=APP,
+    ),
+    Fact(
+        "where a checkout is charged",
+        {"http://payment", None},  # the payment itself has no such setting
+        manifest(APP, "Deployment", lambda each: [next(env("CHECKOUT_PAYMENT_URL")(each), None)]),
+        all=True,
+        of=APP,
+    ),
     Fact(
         "the app's port",
         {("http", 8000)},

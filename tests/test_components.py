@@ -188,5 +188,5 @@ def test_teams_may_not_be_called_like_a_namespace_of_the_platform(platform: Plat
     namespaces = {"argocd", "default"}
     for name in platforms.VALID:
         team = platforms.complete(platforms.load(platforms.VALID[name]))["team"]
-        namespaces |= {charts.release(chart)["namespace"] for chart in charts.charts(platform(name))} - {team}
+        namespaces |= {charts.deployed_to(chart) for chart in charts.charts(platform(name))} - {team}
     assert namespaces == RESERVED_TEAMS

@@ -39,7 +39,8 @@ MUTATIONS = {
     "the size of the ingestors' volumes": (RECEIVE, "size: 10Gi", "size: 20Gi"),
     "full names of the Thanos releases": (RECEIVE, "fullnameOverride: thanos", "fullnameOverride: receive"),
     "namespaces of workloads": ("platform-apps/tempo/application.yaml", "observability", "tracing"),
-    "the app's Service": ("k8s/helm-charts/flask-app/templates/service.yaml", "http", "web"),
+    "the app's Services": ("k8s/helm-charts/flask-app/templates/service.yaml", "http", "web"),
+    "where a checkout is charged": ("k8s/helm-charts/flask-app/application.yaml", "http://payment", "http://payments"),
     "OTEL_SEMCONV_STABILITY_OPT_IN": ("platform-apps/otel-instrumentation/*", "OTEL_SEMCONV_STABILITY_OPT_IN", "X"),
     "versions of the injected and the local instrumentation": (
         "app/requirements-dev.txt",

@@ -79,7 +79,7 @@ def test_the_contract_s_services_are_rendered(name: str, platform: Platform) -> 
     for chart in umbrellas(platform(name)):
         for each in charts.render(chart, RENDERED[name], UPSTREAM):
             if each["kind"] == "Service":
-                namespace = each["metadata"].get("namespace") or charts.release(chart)["namespace"]
+                namespace = each["metadata"].get("namespace") or charts.deployed_to(chart)
                 made[each["metadata"]["name"], namespace] = {port["port"] for port in each["spec"]["ports"]}
     answers = platforms.complete(platforms.load(platforms.VALID[name]))
     # The operator and Terraform make these.

@@ -19,7 +19,7 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from .charts import ARGO_CD, ENVIRONMENTS, ROOT, folders, values
+from .charts import ARGO_CD, ENVIRONMENTS, ROOT, folders, merge, releases, values
 from .facts import named
 
 DAY = 86_400
@@ -105,8 +105,9 @@ def components(root: Path, environment: str) -> dict[str, Need]:
     result = {}
     for folder in sorted([*folders(root), root / ARGO_CD], key=lambda path: path.name):
         total = Need()
-        for need in needs(values(folder, environment)):
-            total.add(need)
+        for release in releases(folder):
+            for need in needs(merge(values(folder, environment), release.values)):
+                total.add(need)
         result[folder.name] = total
     return result
 
