@@ -88,7 +88,9 @@ def test_namespaces_refuse_a_pod_that_asks_for_more(platform: Platform, change: 
 # Who calls whom on which port: the data path, the queries, and what the scraper reads.
 EDGES = {
     ("load-generator", "flask-app", 8000),
+    ("flask-app", "payment", 8000),
     ("flask-app", "otel-collector", 4318),
+    ("payment", "otel-collector", 4318),
     ("fluent-bit-collector", "otel-collector", 4318),
     ("otel-scrape-collector", "otel-collector", 4317),
     ("otel-scrape-collector", "otel-collector", 4318),
@@ -123,8 +125,9 @@ OUTSIDE = {"cert-manager", "opentelemetry-operator-system"}
 def _name(workload: Workload) -> str:
     labels = workload.pod["metadata"]["labels"]
     name = labels.get("app.kubernetes.io/name", workload.name)
-    # Thanos is one program in many parts; of the others, the name says it all.
-    return f"{name}/{labels['app.kubernetes.io/component']}" if name == "thanos" else name
+    # Thanos is one program in many parts, the simulator's chart two releases; of the others, the name says it all.
+    parts = {"thanos": f"thanos/{labels.get('app.kubernetes.io/component')}", "flask-app": workload.name}
+    return parts.get(name, name)
 
 
 @pytest.fixture

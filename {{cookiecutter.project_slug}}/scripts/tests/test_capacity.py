@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 import yaml
@@ -46,6 +47,21 @@ def test_needs(text: str, need: Need) -> None:
     for each in capacity.needs(yaml.safe_load(text)):
         total.add(each)
     assert total == need
+
+
+def test_a_chart_that_is_released_twice_asks_twice(tmp_path: Path) -> None:
+    folder = tmp_path / "k8s/helm-charts/shop"
+    for each in (folder, tmp_path / "platform-apps"):
+        each.mkdir(parents=True)
+    source = {"path": "k8s/helm-charts/shop"}
+    again = {**source, "helm": {"releaseName": "till", "valuesObject": {"replicaCount": 3}}}
+    for name, content in (
+        ("Chart.yaml", {"name": "shop"}),
+        ("values.yaml", {"replicaCount": 1, "resources": {"requests": {"cpu": "100m", "memory": "1Ki"}}}),
+        ("application.yaml", {"namespace": "team", "sources": [source, again]}),
+    ):
+        (folder / name).write_text(yaml.safe_dump(content))
+    assert capacity.components(tmp_path, "local")["shop"] == Need(pytest.approx(0.4), 4096)
 
 
 def amounts(environment: str, load: Load) -> dict[str, float]:
