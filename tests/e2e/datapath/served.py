@@ -12,20 +12,20 @@ class Request:
 
     trace_id: str
     span_id: str
-    mode: str  # normal, peak or unstable
+    mode: str  # normal, peak, unstable or payment
     ok: bool
     duration_ms: float
     line: str
 
     @property
     def route(self) -> str:
-        return "/unstable" if self.mode == "unstable" else "/checkout"
+        return {"unstable": "/unstable", "payment": "/charge"}.get(self.mode, "/checkout")
 
 
 _LINE = re.compile(
     r"trace_id=(?P<trace>[0-9a-f]{32}) span_id=(?P<span>[0-9a-f]{16}).*?"
-    r"(?P<line>\[(?P<mode>NORMAL MODE|PEAK MODE|UNSTABLE)\] (?:Checkout|Request) "
-    r"(?P<outcome>SUCCESS|FAILED \(Simulated Error\)) after (?P<ms>[\d.]+)ms)$",
+    r"(?P<line>\[(?P<mode>NORMAL MODE|PEAK MODE|UNSTABLE|PAYMENT)\] (?:Checkout|Request|Charge) "
+    r"(?P<outcome>SUCCESS|FAILED \(.*\)) after (?P<ms>[\d.]+)ms)$",
     re.M,
 )
 

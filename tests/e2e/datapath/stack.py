@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from tests.e2e.datapath.stores import TraceLimits, TraceStore
-from tests.e2e.datapath.wiring import CORE, Change, Program, Wiring, unchanged
+from tests.e2e.datapath.wiring import CORE, SIMULATORS, Change, Program, Wiring, unchanged
 from tests.e2e.processes import NotReady, Process, Processes, wait_until
 
 # An ingestor that starts in the minute in which it prunes (every fourth hour) may end with a panic in this function, until
@@ -41,6 +41,12 @@ class Stack(Wiring):
             self.wait_connected()
         return self
 
+    def start_charged(self) -> Stack:
+        """Start ``CORE`` with a second simulator that charges the checkouts, as the platform has it."""
+        before = self.changes.get("app", unchanged)
+        self.changes["app"] = lambda given: before(given) | {"CHECKOUT_PAYMENT_URL": self.url("payment")}
+        return self.start().start("payment")
+
     def _start(self, name: str) -> None:
         self.parts[name] = self.start_program(name, self.program(name, self.changes.get(name, unchanged)))
 
@@ -59,7 +65,7 @@ class Stack(Wiring):
     def stop(self, *names: str) -> None:
         """Stop parts; everything, the stores too, when none is named."""
         if not names:
-            self.stop("app")  # while there is still a collector that takes what they have left
+            self.stop(*SIMULATORS)  # while there is still a collector that takes what they have left
             self.processes.stop()
             self.parts.clear()
             self.traces.stop()

@@ -12,16 +12,17 @@ import httpx
 
 from tests.e2e.datapath.served import Request, requests_in
 from tests.e2e.datapath.stack import Stack
-from tests.e2e.datapath.wiring import COMPRESSED, python_environment
+from tests.e2e.datapath.wiring import COMPRESSED, SIMULATORS, python_environment
 from tests.e2e.processes import HTTP, Process, wait_until
 
-ACTIVE = 'http_server_active_requests{service_name="checkout"}'
-SERVED = 'http_server_request_duration_seconds{service_name="checkout",http_response_status_code=~"200|500"}'
+_ACTIVE = 'http_server_active_requests{{service_name="{}"}}'
+_SERVED = 'http_server_request_duration_seconds{{service_name="{}",http_response_status_code=~"200|500"}}'
+SERVED = _SERVED.format("checkout")
 
 
-def requests(stack: Stack) -> list[Request]:
-    """Return every request that the simulator has answered, by its own log."""
-    return requests_in((stack.processes.folder / "app.log").read_text(errors="replace"))
+def requests(stack: Stack, part: str = "app") -> list[Request]:
+    """Return every request that a simulator has answered, by its own log."""
+    return requests_in((stack.processes.folder / f"{part}.log").read_text(errors="replace"))
 
 
 def get(stack: Stack, path: str = "/checkout") -> httpx.Response:
@@ -44,35 +45,37 @@ def warm_up(stack: Stack) -> None:
 
 
 def settle(stack: Stack, timeout: float = 60) -> float:
-    """Wait until Thanos counts exactly the requests that the simulator tells of and none is under way.
+    """Wait until Thanos counts exactly the requests that each simulator tells of and none is under way.
 
-    Returns the time of the sample that says so (Unix seconds).
+    Returns the time of the sample that says so (Unix seconds); with more than one simulator, of the earliest of theirs.
 
     Raises:
         NotReady: it does not come to that within ``timeout`` seconds.
     """
     since = time.time()
 
-    def settled() -> float:
-        at = stack.query.value(f"max(timestamp({ACTIVE}))") or 0
-        assert at > since, f"no sample after {since}"
-        assert stack.query.value(f"sum({ACTIVE})", at) == 0, "requests are under way"
-        counted, told = stack.query.value(f"sum(histogram_count({SERVED}))", at) or 0, len(requests(stack))
-        assert counted == told, f"Thanos counts {counted:g} requests, the simulator tells of {told}"
-        last = requests(stack)[-1]
-        assert has_trace(stack, last.trace_id), "the trace store lacks the last request"
-        assert has_line(stack, last.trace_id), "the log store lacks the last request"
+    def settled(part: str, service: str) -> float:
+        active, served = _ACTIVE.format(service), _SERVED.format(service)
+        at = stack.query.value(f"max(timestamp({active}))") or 0
+        assert at > since, f"no sample of {service} after {since}"
+        assert stack.query.value(f"sum({active})", at) == 0, f"requests to {service} are under way"
+        counted, told = stack.query.value(f"sum(histogram_count({served}))", at) or 0, len(requests(stack, part))
+        assert counted == told, f"Thanos counts {counted:g} requests to {service}, which itself tells of {told}"
+        last = requests(stack, part)[-1]
+        assert has_trace(stack, last.trace_id), f"the trace store lacks the last request to {service}"
+        assert has_line(stack, last.trace_id, service), f"the log store lacks the last request to {service}"
         return at
 
-    return wait_until(settled, "counts are exact", timeout)
+    parts = {part: service for part, (service, _) in SIMULATORS.items() if part in stack.parts}
+    return wait_until(lambda: min(settled(*each) for each in parts.items()), "counts are exact", timeout)
 
 
 def has_trace(stack: Stack, trace_id: str) -> bool:
     return HTTP.get(f"{stack.url('tempo')}/api/traces/{trace_id}").status_code == 200
 
 
-def has_line(stack: Stack, trace_id: str) -> bool:
-    query = f'{{service_name="checkout"}} | trace_id="{trace_id}"'
+def has_line(stack: Stack, trace_id: str, service: str = "checkout") -> bool:
+    query = f'{{service_name="{service}"}} | trace_id="{trace_id}"'
     answer = HTTP.get(f"{stack.url('loki')}/loki/api/v1/query_range", params={"query": query})
     return bool(answer.json()["data"]["result"])
 

@@ -20,6 +20,8 @@ from tests.e2e.datapath.stores import LogStore, TraceStore
 from tests.e2e.processes import LOOPBACK, free_port
 
 CORE = ("ingestor", "router", "query", "query-frontend", "collector", "app")
+# The releases of the simulator's chart: service.name and release by the part.
+SIMULATORS = {"app": ("checkout", "flask-app"), "payment": ("payment", "payment")}
 LONG_TERM = ("store-gateway", "compact")
 THANOS = ("ingestor", "router", "query", "query-frontend", "store-gateway", "compact", "rule")
 # The Services (without -headless) that the scraping collector looks up and a part answers for.
@@ -240,15 +242,17 @@ class Wiring:
             {f"otel-collector.{NAMESPACE}.svc.cluster.local:4318": self.address("collector", "otlp-http")},
         )
 
-    def app_environment(self) -> dict[str, str]:
-        """Return the environment of the simulator: as baked, but compressed."""
+    def app_environment(self, part: str) -> dict[str, str]:
+        """Return the environment of a simulator: as baked, but compressed."""
+        service, release = SIMULATORS[part]
         return (
             self.baked_environment()
             | COMPRESSED
             | {
-                "OTEL_SERVICE_NAME": "checkout",
-                "OTEL_RESOURCE_ATTRIBUTES": "k8s.namespace.name=checkout,service.instance.id=checkout.flask-app-0.flask-app",
-                "PORT": self.address("app").rsplit(":", 1)[1],
+                "OTEL_SERVICE_NAME": service,
+                "OTEL_RESOURCE_ATTRIBUTES": "k8s.namespace.name=checkout,"
+                f"service.instance.id=checkout.{release}-0.flask-app",
+                "PORT": self.address(part).rsplit(":", 1)[1],
                 "PYTHONUNBUFFERED": "1",
             }
         )
@@ -265,12 +269,12 @@ class Wiring:
             config = self.collector_config() if part == "collector" else self.scraper_config()
             path.write_text(yaml.safe_dump(change(config)))
             return Program([binary, "--config", path], self.url(part) + "/")
-        if part == "app":
+        if part in SIMULATORS:
             environment = python_environment(self.declared)
             return Program(
                 [environment / "bin" / "opentelemetry-instrument", "gunicorn"],
                 self.url(part) + "/readyz",
-                change(self.app_environment()) | {"PATH": f"{environment}/bin:{os.environ['PATH']}"},
+                change(self.app_environment(part)) | {"PATH": f"{environment}/bin:{os.environ['PATH']}"},
                 self.declared.app,
             )
         if part == "alertmanager":

@@ -84,7 +84,7 @@ def run(stack: Stack) -> list[Row]:
         tap.start()
     for kind, aggregation in AGGREGATIONS.items():
         port = free_port()
-        env = stack.app_environment() | {
+        env = stack.app_environment("app") | {
             "OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION": aggregation,
             "OTEL_METRIC_EXPORT_INTERVAL": interval,
             "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": f"{taps[kind].url}/v1/metrics",
