@@ -65,7 +65,8 @@ def render(chart: Path, environment: str, dependencies: Path | None = None) -> l
 
 def rendered(chart: Path, environment: str, dependencies: Path | None = None) -> dict[str, str]:
     """The text of every template of a chart, by release and name, rendered anew."""
-    given, where, made = values(chart, environment), deployed_to(chart), {}
+    given, where = values(chart, environment), deployed_to(chart)
+    made: dict[str, str] = {}
     with tempfile.TemporaryDirectory() as scratch:
         copy = prepared(chart, Path(scratch), dependencies)
         for each in releases(chart):

@@ -68,9 +68,7 @@ def releases(folder: Path) -> list[Release]:
     sources = _read(own).get("sources") or [] if own.is_file() else []
     path = folder.relative_to(_root(folder)).as_posix()
     helm = [each.get("helm") or {} for each in sources if each.get("path") == path or each.get("chart") == folder.name]
-    return [
-        Release(each.get("releaseName", folder.name), each.get("valuesObject") or {}) for each in helm or [{}]
-    ]
+    return [Release(each.get("releaseName", folder.name), each.get("valuesObject") or {}) for each in helm or [{}]]
 
 
 def _paths(application: dict[str, Any]) -> list[str]:
@@ -165,7 +163,7 @@ def terraform_charts(root: Path) -> set[tuple[str, str]]:
 
 
 def template(folder: Path, environment: str, *options: str, chart: Path | None = None) -> str:
-    """Return the manifests of the chart in ``folder`` in an environment, as Argo CD has them rendered: of every release.
+    """Return the manifests of the chart in ``folder`` in an environment, as Argo CD has them rendered: every release.
 
     ``chart`` is what to render instead with the same values: a copy of the folder, or a package.
 

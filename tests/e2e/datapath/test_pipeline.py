@@ -111,7 +111,7 @@ def watched(new_stack: Callable[[], Stack]) -> Iterator[Watched]:
     stack = new_stack()
     stack.changes |= {"collector": reports_every_second, "scraper": every_second, "rule": evaluates_every_second}
     rules(stack.declared, stack.data("rules"))
-    stack.start().start("alertmanager", "rule", *LONG_TERM, "scraper")
+    stack.start_charged().start("alertmanager", "rule", *LONG_TERM, "scraper")
     traffic.warm_up(stack)
     wait_until(lambda: stack.query.stores().keys() >= {"receive", "store", "rule"}, "Query sees every store")
     wait_until(lambda: (stack.query.value("count(up == 1)") or 0) >= len(SCRAPED), "every target is scraped")
@@ -175,13 +175,20 @@ def test_every_panel_of_every_dashboard_has_data(watched: Watched) -> None:
 def test_the_service_graph_counts_each_request_once(watched: Watched) -> None:
     """On the edge, which is the call; a node that only calls, such as `user`, serves 0 requests a second."""
     seconds = watched.end - watched.start + 0.001
-    (rate,) = watched.panel("Service graph", "A").values()
-    assert rate * seconds == pytest.approx(watched.requests, rel=0.01)
-    (key,) = watched.panel("Service graph", "A")
-    assert key == "client=user,id=user → checkout,server=checkout"
     told = traffic.requests(watched.stack)[-watched.requests :]
-    (failed,) = watched.panel("Service graph", "C").values()
-    assert failed == pytest.approx(sum(not request.ok for request in told) / len(told), rel=0.01)
+    charged = [request for request in told if request.route == "/checkout"]
+    edges = {"user → checkout": told, "checkout → payment": charged}
+    rates, failed = (
+        {labels.split("id=")[1].split(",")[0]: value for labels, value in watched.panel("Service graph", ref).items()}
+        for ref in "AC"
+    )
+    assert {edge: rate * seconds for edge, rate in rates.items()} == pytest.approx(
+        {edge: len(requests) for edge, requests in edges.items()}, rel=0.01
+    )
+    assert failed == pytest.approx(
+        {edge: sum(not request.ok for request in requests) / len(requests) for edge, requests in edges.items()},
+        rel=0.01,
+    )
 
 
 def test_panels_of_failures_show_zero(watched: Watched) -> None:

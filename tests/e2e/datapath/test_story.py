@@ -10,7 +10,7 @@ import json
 import math
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -29,6 +29,15 @@ from tests.e2e.processes import HTTP, wait_until
 RED = "checkout-red"
 # Between the simulator's own clock around a checkout and the SDK's around the whole request.
 OVERHEAD_MS = 5
+
+
+@pytest.fixture(scope="module")
+def stack(new_stack: Callable[[], Stack]) -> Iterator[Stack]:
+    """The platform's two services: a checkout, and the payment behind it."""
+    running = new_stack().start_charged()
+    traffic.warm_up(running)
+    yield running
+    running.stop()
 
 
 @dataclass(frozen=True)
@@ -59,12 +68,18 @@ class Story:
     phases: dict[str, Phase]
 
     def panel(
-        self, title: str, phase: Phase, route: str = "/checkout", ref: str = "A", status: str = ".*"
+        self,
+        title: str,
+        phase: Phase,
+        route: str = "/checkout",
+        ref: str = "A",
+        status: str = ".*",
+        service: str = "checkout",
     ) -> list[dict[str, Any]]:
         """Return what a panel of the RED dashboard shows at the end of a phase, asked where Grafana asks."""
         expressions = [t["expr"] for name, t in self.stack.declared.targets(RED) if name == title and t["refId"] == ref]
         assert len(expressions) == 1, f"{len(expressions)} queries {ref} in a panel named {title!r}"
-        filled = fill(expressions[0], phase.window, service="checkout", route=route, status=status)
+        filled = fill(expressions[0], phase.window, service=service, route=route, status=status)
         return self.stack.frontend.instant(filled, phase.end)
 
     def number(self, title: str, phase: Phase, **more: str) -> float:
@@ -279,7 +294,6 @@ def test_the_trace_tells_what_happened(story: Story, phase: Phase) -> None:
         request, spans = told[trace_id], trace(story.stack, trace_id)
         server = spans[request.span_id]
         children = sorted((span for span in spans.values() if span.parent == server.id), key=lambda span: span.start)
-        assert len(spans) == 1 + len(children)
         assert [child.name for child in children] == CHECKOUT_STEPS
         assert server.attributes["checkout.outcome"] == ("success" if request.ok else "failure")
         assert server.attributes["checkout.duration_ms"] == pytest.approx(request.duration_ms, abs=0.01)
@@ -296,6 +310,58 @@ def test_the_trace_tells_what_happened(story: Story, phase: Phase) -> None:
 
 
 CHECKOUT_STEPS = ["validate cart", "reserve stock", "charge payment"]
+
+
+def test_the_trace_goes_on_in_the_payment(story: Story, phase: Phase) -> None:
+    """From the exemplar to a second service: seven spans, and a line of each service with that trace id."""
+    charges = {request.trace_id: request for request in traffic.requests(story.stack, "payment")}
+    told = {request.trace_id: request for request in phase.of("/checkout")}
+    found = {e.trace_id for _, e in exemplars(story, phase)} & told.keys()
+    assert len(found) >= 20
+    for trace_id in found:
+        spans = trace(story.stack, trace_id)
+        server = spans[charges[trace_id].span_id]
+        assert server.kind == "SPAN_KIND_SERVER"
+        assert server.attributes["http.route"] == "/charge"
+        call = spans[server.parent]
+        assert call.kind == "SPAN_KIND_CLIENT"
+        assert spans[call.parent].name == "charge payment"
+        by_service = Counter(str(span.resource["service.name"]) for span in spans.values())
+        assert by_service == {"checkout": 5, "payment": 2}
+        assert charges[trace_id].ok == told[trace_id].ok
+        assert (server.status == "STATUS_CODE_ERROR") == (not charges[trace_id].ok)
+        assert lines(story, f'{{service_name=~".+"}} | trace_id = "{trace_id}"', phase) == {
+            "checkout": [told[trace_id].line],
+            "payment": [charges[trace_id].line],
+        }
+
+
+def lines(story: Story, query: str, phase: Phase) -> dict[str, list[str]]:
+    """Return the lines that the log store has for a query, by service."""
+    answer = HTTP.get(
+        f"{story.stack.url('loki')}/loki/api/v1/query_range",
+        params={"query": query, "start": int((phase.start - 60) * 1e9), "end": int(time.time() * 1e9)},
+    )
+    assert answer.status_code == 200, answer.text
+    found: dict[str, list[str]] = defaultdict(list)
+    for stream in answer.json()["data"]["result"]:
+        found[stream["stream"]["service_name"]] += [line for _, line in stream["values"]]
+    return found
+
+
+def test_every_checkout_is_charged_once(story: Story, phase: Phase) -> None:
+    """Counted by the payment's own metric, whose service is a choice of the dashboard."""
+    charges = {request.trace_id for request in traffic.requests(story.stack, "payment")}
+    told = [request.trace_id for request in phase.of("/checkout")]
+    assert set(told) <= charges
+    assert len(charges) == len(traffic.requests(story.stack, "payment"))
+    panel = {"service": "payment", "route": "/charge"}
+    assert round(story.number("Request rate", phase, **panel) * phase.seconds) == len(told)
+    assert story.number("Error ratio", phase, **panel) == story.number("Error ratio", phase)
+    (variable,) = (v for v in story.stack.declared.dashboard(RED)["templating"]["list"] if v["name"] == "service")
+    assert variable["query"]["query"] == "label_values(http_server_request_duration_seconds, service_name)"
+    services = story.stack.query.instant("group by (service_name) (http_server_request_duration_seconds)")
+    assert {series["metric"]["service_name"] for series in services} == {"checkout", "payment"}
 
 
 def test_the_log_store_has_exactly_that_line(story: Story, phase: Phase) -> None:
@@ -320,7 +386,8 @@ def test_a_pod_sends_the_series_of_its_requests_alone(story: Story) -> None:
     """The operator's image would instrument the host too: 169 series a pod of what nobody asks for."""
     found = story.stack.query.instant('count by (__name__) ({service_name="checkout"})')
     names = {series["metric"]["__name__"] for series in found}
-    assert names == {"http_server_request_duration_seconds", "http_server_active_requests"}
+    served = {"http_server_request_duration_seconds", "http_server_active_requests"}
+    assert names == {*served, "http_client_request_duration_seconds"}
 
 
 def test_an_unknown_trace_is_not_found(stack: Stack) -> None:

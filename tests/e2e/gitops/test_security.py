@@ -123,7 +123,7 @@ OUTSIDE = {"cert-manager", "opentelemetry-operator-system"}
 
 
 def _name(workload: Workload) -> str:
-    labels = workload.pod["metadata"]["labels"]
+    labels: dict[str, str] = workload.pod["metadata"]["labels"]
     name = labels.get("app.kubernetes.io/name", workload.name)
     # Thanos is one program in many parts, the simulator's chart two releases; of the others, the name says it all.
     parts = {"thanos": f"thanos/{labels.get('app.kubernetes.io/component')}", "flask-app": workload.name}

@@ -1,4 +1,4 @@
-"""A checkout that another simulator charges: one trace through both, and a payment that is missing fails the checkout."""
+"""A checkout that another simulator charges: one trace through both; without a payment it fails."""
 
 from __future__ import annotations
 
