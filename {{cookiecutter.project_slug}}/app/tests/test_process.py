@@ -234,8 +234,8 @@ def test_a_charge_is_in_the_trace_of_its_checkout(start: Callable[..., Service],
     steps = ["GET /checkout", "POST", "charge payment", "reserve stock", "validate cart"]
     expected = {"checkout": steps, "payment": ["POST /charge", "authorize card"]}
     assert sorted(found) == sorted((service, name) for service, names in expected.items() for name in names)
-    for service, printed in output.items():
-        assert printed.count(f"trace_id={body['trace_id']}") == 1, service
+    for name, printed in output.items():
+        assert printed.count(f"trace_id={body['trace_id']}") == 1, name
 
 
 def test_without_an_endpoint_it_is_quiet_and_still_has_trace_ids(start: Callable[..., Service]) -> None:

@@ -57,11 +57,11 @@ def test_a_chart_that_is_released_twice_asks_twice(tmp_path: Path) -> None:
     again = {**source, "helm": {"releaseName": "till", "valuesObject": {"replicaCount": 3}}}
     for name, content in (
         ("Chart.yaml", {"name": "shop"}),
-        ("values.yaml", {"replicaCount": 1, "resources": {"requests": {"cpu": "100m", "memory": "1Ki"}}}),
+        ("values.yaml", {"replicaCount": 1, "resources": {"requests": {"cpu": 1, "memory": "1Ki"}}}),
         ("application.yaml", {"namespace": "team", "sources": [source, again]}),
     ):
         (folder / name).write_text(yaml.safe_dump(content))
-    assert capacity.components(tmp_path, "local")["shop"] == Need(pytest.approx(0.4), 4096)
+    assert capacity.components(tmp_path, "local")["shop"] == Need(4, 4096)
 
 
 def amounts(environment: str, load: Load) -> dict[str, float]:
