@@ -177,7 +177,8 @@ def marks(stack: Stack, start: float, end: float, step: float) -> list[tuple[flo
     bands: list[tuple[float, float]] = []
     for series in stack.frontend.range(query, start, end, step):
         for at, value in series["values"]:
-            if float(value) <= 0:
+            # Query Frontend moves the start to a multiple of the step, which is before it.
+            if at < start or float(value) <= 0:
                 continue
             if bands and at - bands[-1][1] <= step:
                 bands[-1] = (bands[-1][0], at)
