@@ -54,6 +54,8 @@ def test_make_lists_its_targets(copy: Path) -> None:
         "doctor",
         "mirror",
         "capacity",
+        "status",
+        "logs",
     ):
         assert f"  {target} " in listed
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -100,6 +102,33 @@ def test_up_says_what_is_too_old(machine: Machine, committed: Path, program: str
     assert done.returncode == 1
     assert said in done.stderr
     assert machine.calls("terraform") == []
+
+
+def test_logs_of_an_app_or_a_component_are_followed(machine: Machine, platform: Callable[[str], Path]) -> None:
+    """By make, with the programs of these tests instead of a .venv of its own."""
+    tools = [f"VENV={Path(sys.executable).parent}", "STAMP=Makefile"]
+
+    def logs(*settings: str) -> subprocess.CompletedProcess[str]:
+        env = {**os.environ, "PATH": f"{machine.folder}{os.pathsep}{os.environ['PATH']}", "STATE": str(machine.state)}
+        command = ["make", "logs", *tools, *settings]
+        return subprocess.run(command, cwd=platform("default"), env=env, capture_output=True, text=True, check=False)
+
+    for settings, where, selector in (
+        ((), "checkout logs", "app.kubernetes.io/name=flask-app"),
+        (("APP=tempo", "ENV=production"), "observability logs", "app.kubernetes.io/name=tempo"),
+        (("APP=cert-manager",), "cert-manager logs", "!batch.kubernetes.io/job-name"),
+    ):
+        done = logs(*settings)
+        assert done.returncode == 0, done.stderr
+        [call] = machine.calls("kubectl")
+        assert where in call
+        assert call.endswith(f"--selector={selector}")
+        assert ("--context" in call) is ("ENV=production" not in settings)
+        (machine.state / "calls").unlink()
+    done = logs("APP=nobody")
+    assert done.returncode != 0
+    assert "'nobody' has no pods; APP= one of: alertmanager, argocd," in done.stderr
+    assert machine.calls("kubectl") == []
 
 
 # A cluster with one Secret: `secret` is its password, `version` what changes with it; `told` is what Grafana was told.
