@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Send a load to the simulator for RUN_TIME, with live figures, and print rate, errors and percentiles at the end. Failed
-# checkouts are part of the simulation, so they are counted but do not fail this command.
+# Send a load to the simulator for RUN_TIME, with live figures, and print rate, errors and percentiles at the end.
+# Failed checkouts are part of the simulation, so they are counted but do not fail this command.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
