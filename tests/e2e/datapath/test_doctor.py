@@ -17,8 +17,11 @@ from typing import Any
 import pytest
 
 from tests.e2e import toolchain
-from tests.e2e.datapath.stack import Stack, reports_every_second
+from tests.e2e.datapath import traffic
+from tests.e2e.datapath.backends import Loki, Tempo
+from tests.e2e.datapath.stack import Stack
 from tests.e2e.datapath.stores import LogStore, TraceStore
+from tests.e2e.datapath.wiring import reports_every_second
 from tests.e2e.processes import wait_until
 
 # Seconds that a sample may be old: above the time that a report of the collector about itself takes (see `stack`).
@@ -38,7 +41,7 @@ def stack(new_stack: Callable[[], Stack]) -> Iterator[Stack]:
     """A stack of its own whose collector reports every second, so that a fault is seen sooner."""
     running = new_stack()
     running.changes["collector"] = reports_every_second
-    running.start().warm_up()
+    traffic.warm_up(running.start())
     yield running
     running.stop()
 
@@ -74,7 +77,7 @@ def doctor(stack: Stack, repository: Path | None = None, *arguments: str) -> sub
 def first_broken(stack: Stack, repository: Path | None = None) -> str:
     """Send a few requests, run the doctor, and return the first broken hop as "finding: evidence" ("" where none is)."""
     if "app" in stack.parts:
-        stack.checkouts(3, "/unstable?delay_ms=1")
+        traffic.checkouts(stack, 3, "/unstable?delay_ms=1")
     done = doctor(stack, repository, "--json")
     first = json.loads(done.stdout)["first"]
     assert done.returncode == (1 if first else 0)
@@ -126,7 +129,7 @@ def stopped(stack: Stack, part: str) -> Iterator[None]:
 
 
 @contextmanager
-def store_stopped(store) -> Iterator[None]:
+def store_stopped(store: TraceStore | Tempo | LogStore | Loki) -> Iterator[None]:
     store.stop()
     try:
         yield
@@ -136,19 +139,24 @@ def store_stopped(store) -> Iterator[None]:
 
 @contextmanager
 def traces_expired(stack: Stack) -> Iterator[None]:
-    stack.checkouts(3)
-    stack.settle()
+    if not isinstance(stack.traces, TraceStore):
+        pytest.skip("Tempo forgets when its retention is over, not on demand: needs the stand-in")
+    traffic.checkouts(stack, 3)
+    traffic.settle(stack)
     with stack.traces.forgotten():
         yield
 
 
 @contextmanager
 def no_trace_ids(stack: Stack) -> Iterator[None]:
-    stack.logs.keep_trace_ids = False
+    logs = stack.logs
+    if not isinstance(logs, LogStore):
+        pytest.skip("Loki keeps the trace id it is given: needs the stand-in")
+    logs.keep_trace_ids = False
     try:
         yield
     finally:
-        stack.logs.keep_trace_ids = True
+        logs.keep_trace_ids = True
 
 
 def without(flag: str) -> Callable[[list[str]], list[str]]:
@@ -209,17 +217,9 @@ LIVE: dict[str, tuple[Fault, str, str]] = {
 }
 
 
-STAND_IN_ONLY = {
-    "trace expired": ("traces", "Tempo forgets when its retention is over, not on demand: needs the stand-in"),
-    "log backend without the trace id": ("logs", "Loki keeps the trace id it is given: needs the stand-in"),
-}
-
-
 @pytest.mark.parametrize("fault", LIVE)
 def test_a_fault_in_the_running_platform_is_named(stack: Stack, fault: str) -> None:
     inject, finding, evidence = LIVE[fault]
-    if (needed := STAND_IN_ONLY.get(fault)) and not isinstance(getattr(stack, needed[0]), TraceStore | LogStore):
-        pytest.skip(needed[1])
     with inject(stack):
         names(stack, finding, evidence)
     if fault == "traces exporter removed":

@@ -9,9 +9,12 @@ from dataclasses import dataclass
 
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
+from tests.e2e.datapath import traffic
 from tests.e2e.datapath.bench.synthetic import Service, durations, request
-from tests.e2e.datapath.stack import Request, Stack, python_environment, requests_in
+from tests.e2e.datapath.served import Request, requests_in
+from tests.e2e.datapath.stack import Stack
 from tests.e2e.datapath.stores import HttpService, Refused
+from tests.e2e.datapath.wiring import python_environment
 from tests.e2e.processes import HTTP, LOOPBACK, Process, free_port, wait_until
 
 AGGREGATIONS = {"native": "base2_exponential_bucket_histogram", "classic": "explicit_bucket_histogram"}
@@ -47,8 +50,9 @@ class Tap(HttpService):
         for resource in ExportMetricsServiceRequest.FromString(body).resource_metrics:
             for metric in (metric for scope in resource.scope_metrics for metric in scope.metrics):
                 if metric.name == "http.server.request.duration":
-                    for point in getattr(metric, metric.WhichOneof("data")).data_points:
-                        self.offered |= {exemplar.span_id.hex() for exemplar in point.exemplars}
+                    exemplars = [e for point in metric.histogram.data_points for e in point.exemplars]
+                    exemplars += [e for point in metric.exponential_histogram.data_points for e in point.exemplars]
+                    self.offered |= {exemplar.span_id.hex() for exemplar in exemplars}
         return answer.content
 
 
@@ -108,6 +112,7 @@ def run(stack: Stack) -> list[Row]:
             truth = values[math.ceil(0.95 * len(values)) - 1]
             window = f"{round((end - start) * 1000) + 1}ms"
             shown = stack.query.value(_p95(simulator, window), end)
+            assert shown is not None, f"no p95 of {simulator.service}"
             errors[simulator.kind][mode] = shown / truth - 1
     rows = []
     for simulator in simulators:
@@ -120,7 +125,7 @@ def run(stack: Stack) -> list[Row]:
         rows.append(
             Row(
                 simulator.kind,
-                int(series),
+                int(series or 0),
                 _bytes_per_sample(simulator.kind),
                 errors[simulator.kind],
                 sum(r.trace_id in seen for r in told) / len(told),
@@ -134,9 +139,9 @@ def run(stack: Stack) -> list[Row]:
 
 
 def _load(stack: Stack, simulators: list[Simulator], mode: str) -> None:
-    stack.wait_mode(mode, SECONDS + 2.5)
+    traffic.wait_mode(stack, mode, SECONDS + 2.5)
     loads = [
-        stack.load(12, SECONDS, f"load-{simulator.kind}", f"http://{LOOPBACK}:{simulator.port}")
+        traffic.load(stack, 12, SECONDS, f"load-{simulator.kind}", f"http://{LOOPBACK}:{simulator.port}")
         for simulator in simulators
     ]
     for load in loads:
