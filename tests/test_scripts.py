@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -212,3 +213,17 @@ def test_a_file_that_a_rebuilt_cluster_cannot_open_is_sealed_again(
     assert done.returncode == 0, done.stderr
     assert file.read_text() == ("sealed\n" if sealed else "of the old cluster\n")
     assert "commit it" in done.stdout
+
+
+def test_traffic_without_a_load_profile_says_what_to_do(platform: Callable[[str], Path], tmp_path: Path) -> None:
+    shutil.copytree(platform("default") / "app", tmp_path / "app")
+    script = ["bash", str(tmp_path / "app" / "traffic.sh")]
+    done = subprocess.run(script, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "there is no load profile platform-apps/load-generator/locustfile.py: bring it back" in done.stderr
+    assert "make traffic PROFILE=my.py" in done.stderr
+    # With a profile of one's own the next thing that is missing is named.
+    (tmp_path / "my.py").touch()
+    env = {**os.environ, "PROFILE": "my.py", "PORT": "9"}
+    done = subprocess.run(script, env=env, capture_output=True, text=True, check=False)
+    assert "nothing answers at http://127.0.0.1:9: start the simulator first (make run)" in done.stderr
