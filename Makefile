@@ -55,6 +55,10 @@ pictures: .venv-e2e/.ready ## Draw the terminal pictures of the README from real
 	.venv-e2e/bin/python -m tests.e2e.datapath.prepare >/dev/null
 	.venv-e2e/bin/python -m tests.e2e.datapath.pictures
 
+.PHONY: example
+example: .venv/.ready ## Bake the default answers into example/, which a test holds to them
+	.venv/bin/python -m tests.example
+
 .PHONY: charts
 charts: .venv/.ready ## Fetch the upstream charts that platforms pin (needs helm and the network); UPSTREAM_CHARTS is printed
 	.venv/bin/python -m tests.fetch charts $(FETCHED)/charts

@@ -41,6 +41,18 @@ def test_the_prose_of_this_repository() -> None:
     assert [found for path in own if path.suffix not in binary for found in too_long(path)] == []
 
 
+def test_links_lead_somewhere() -> None:
+    pages = [path for path in platforms.files(platforms.template()) if path.suffix == ".md"]
+    links = {
+        (page, target)
+        for page in pages
+        if "{{" not in str(page)
+        for target in re.findall(r"\]\(([^)#:]+?)(?:#[^)]*)?\)", page.read_text())
+    }
+    assert len(links) > 20
+    assert [f"{page.name}: {target}" for page, target in sorted(links) if not (page.parent / target).exists()] == []
+
+
 def test_what_is_too_long_is_noticed(tmp_path: Path) -> None:
     long = "word " * 30
     for name, text, found in (
