@@ -12,7 +12,7 @@ help: ## List the targets
 
 .PHONY: test
 test: .venv/.ready ## The bake tier: Python 3.10 or later, make and git are enough (about two minutes)
-	.venv/bin/python -m pytest -n $(WORKERS) -v --no-header $(ARGS)
+	.venv/bin/python -m pytest -n $(WORKERS) --dist loadgroup -v --no-header $(ARGS)
 
 .PHONY: lint
 lint: .venv/.ready .venv-e2e/.ready ## Ruff and mypy over hooks and tests, yamllint over the answers

@@ -16,8 +16,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-import yaml
-
 from scripts.facts import facts
 from tests import charts
 from tests.checks import names, read
@@ -160,7 +158,7 @@ def data(glob: str, *keys: str) -> Callable[[Platform], Found]:
 
     def find(platform: Platform) -> Found:
         for name, content in platform.matching(glob):
-            for document in [json.loads(content)] if name.endswith(".json") else yaml.safe_load_all(content):
+            for document in [json.loads(content)] if name.endswith(".json") else charts.all_parsed(content):
                 yield from ((name, value) for value in deep(document, *keys))
 
     return find
@@ -255,7 +253,7 @@ def source_uids(platform: Platform) -> set[str]:
 def provisioned_uids(platform: Platform) -> Found:
     """The data sources of the file that Grafana reads."""
     for each in platform.rendered("platform-apps/grafana", "ConfigMap"):
-        provisioning = yaml.safe_load(each["data"].get("datasources.yaml", "{}"))
+        provisioning = charts.parsed(each["data"].get("datasources.yaml", "{}"))
         for source in provisioning.get("datasources", ()):
             yield each["metadata"]["name"], source["uid"]
 
@@ -279,7 +277,7 @@ def metric_labels(platform: Platform) -> Found:
 def workload_namespaces(platform: Platform) -> Found:
     """(folder, namespace) of every workload that a folder says it runs; one without labels is somebody else's."""
     for name, content in platform.matching("*/platform.yaml", "*/platform-*.yaml"):
-        workloads = deep(yaml.safe_load(content), "workloads")
+        workloads = deep(charts.parsed(content), "workloads")
         for workload in (each for found in workloads for each in found.values()):
             if workload and "podLabels" in workload:
                 yield name, (name.split("/")[-2], workload["namespace"])
@@ -287,7 +285,7 @@ def workload_namespaces(platform: Platform) -> Found:
 
 def application_namespaces(platform: Platform) -> set[Any]:
     files = platform.matching("platform-apps/*/application.yaml", "k8s/helm-charts/*/application.yaml")
-    return {(name.split("/")[-2], yaml.safe_load(content)["namespace"]) for name, content in files}
+    return {(name.split("/")[-2], charts.parsed(content)["namespace"]) for name, content in files}
 
 
 def span_attributes(platform: Platform) -> set[str]:
@@ -297,7 +295,7 @@ def span_attributes(platform: Platform) -> set[str]:
 
 def exemplar_limit(platform: Platform) -> Found:
     for name, content in platform.matching("platform-apps/thanos-receive/values.yaml"):
-        arguments = yaml.safe_load(content)["thanos"]["receive"]["ingestor"].get("extraArgs", [])
+        arguments = charts.parsed(content)["thanos"]["receive"]["ingestor"].get("extraArgs", [])
         limits = [int(each.split("=")[1]) for each in arguments if each.startswith("--tsdb.max-exemplars=")]
         yield name, bool(limits and limits[-1] >= 10_000)
 
