@@ -10,7 +10,7 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,8 @@ INVALID = {path.stem: path for path in sorted((ANSWERS / "invalid").glob("*.yaml
 
 PROMPTS = json.loads((ROOT / "cookiecutter.json").read_text())
 CHOICES = {key: value for key, value in PROMPTS.items() if isinstance(value, list) and not key.startswith("_")}
+# Baked("default") is the folder baked from tests/answers/valid/default.yaml.
+Baked = Callable[[str], Path]
 # The prompts that take any text.
 FREE = [key for key, value in PROMPTS.items() if isinstance(value, str) and not key.startswith("_")]
 

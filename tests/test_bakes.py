@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +14,12 @@ import yaml
 from scripts.charts import values
 from tests import charts, platforms
 from tests.checks import CHECKS
-from tests.contract import deep
-
-Platform = Callable[[str], Path]
+from tests.finders import deep
+from tests.platforms import Baked
 
 
 @pytest.mark.parametrize("name", platforms.VALID)
-def test_bake(name: str, platform: Platform) -> None:
+def test_bake(name: str, platform: Baked) -> None:
     answers = platforms.complete(platforms.load(platforms.VALID[name]))
     found = [f"{label}: {line}" for label, check in CHECKS.items() for line in check(platform(name), answers)]
     assert not found, "\n" + "\n".join(found)
@@ -48,7 +46,7 @@ def test_every_pair_of_choices_occurs() -> None:
     assert len(rows) >= 12
 
 
-def test_two_bakes_are_the_same_bytes(platform: Platform, tmp_path: Path) -> None:
+def test_two_bakes_are_the_same_bytes(platform: Baked, tmp_path: Path) -> None:
     for name in ("default", "everything"):
         again = platforms.bake(platforms.load(platforms.VALID[name]), tmp_path)
         one, two = (
@@ -67,7 +65,7 @@ def test_every_tier_bakes_the_snapshot() -> None:
     assert platforms.ROOT not in platforms.template().parents
 
 
-def test_every_way_of_answering_gives_the_same_platform(platform: Platform, tmp_path: Path) -> None:
+def test_every_way_of_answering_gives_the_same_platform(platform: Baked, tmp_path: Path) -> None:
     """Arguments, a configuration file and a replay (which made the shared bake)."""
     answers = platforms.load(platforms.VALID["everything"])
     command = [sys.executable, "-m", "cookiecutter", "--no-input", str(platforms.template())]
@@ -90,7 +88,7 @@ def test_every_way_of_answering_gives_the_same_platform(platform: Platform, tmp_
 
 
 @pytest.mark.parametrize("name", platforms.VALID)
-def test_only_what_was_chosen_is_there(name: str, platform: Platform) -> None:
+def test_only_what_was_chosen_is_there(name: str, platform: Baked) -> None:
     answers = platforms.complete(platforms.load(platforms.VALID[name]))
     there = {path.name for path in (platform(name) / "platform-apps").iterdir()}
     chosen = {
@@ -105,7 +103,7 @@ def test_only_what_was_chosen_is_there(name: str, platform: Platform) -> None:
 
 
 @pytest.mark.parametrize("name", platforms.VALID)
-def test_the_platform_carries_its_answers(name: str, platform: Platform) -> None:
+def test_the_platform_carries_its_answers(name: str, platform: Baked) -> None:
     """Free text arrives as it was typed, however it has to be quoted."""
     answers = platforms.complete(platforms.load(platforms.VALID[name]))
     root = platform(name)
@@ -121,7 +119,7 @@ def test_the_platform_carries_its_answers(name: str, platform: Platform) -> None
     assert all(isinstance(bucket, str) for bucket in buckets)
 
 
-def test_custom_resources_have_a_schema(platform: Platform) -> None:
+def test_custom_resources_have_a_schema(platform: Baked) -> None:
     """Which of our kinds the manifests check could not validate, and why."""
     if not charts.SCHEMAS.is_dir():
         pytest.skip(f"no schemas of custom resources: {charts.SCHEMAS} is not there (set CRD_SCHEMAS)")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 from tests import platforms
 from tests.example import EXAMPLE
+from tests.platforms import Baked
 
 
 def contents(root: Path) -> dict[str, tuple[bytes, int]]:
@@ -17,7 +17,7 @@ def contents(root: Path) -> dict[str, tuple[bytes, int]]:
     }
 
 
-def test_the_example_is_what_the_default_answers_make(platform: Callable[[str], Path]) -> None:
+def test_the_example_is_what_the_default_answers_make(platform: Baked) -> None:
     assert platforms.load(platforms.VALID["default"]) == {}
     # As git has it: nothing of it may be ignored.
     shown, made = contents(platforms.template() / EXAMPLE.name), contents(platform("default"))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests import platforms
+from tests.platforms import Baked
 
 (LIMIT,) = {
     int(found)
@@ -30,7 +31,7 @@ def too_long(path: Path) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("name", platforms.VALID)
-def test_the_prose_of_a_platform(name: str, platform: Callable[[str], Path]) -> None:
+def test_the_prose_of_a_platform(name: str, platform: Baked) -> None:
     assert [found for path in platforms.files(platform(name)) for found in too_long(path)] == []
 
 

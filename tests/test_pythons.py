@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ import yaml
 
 from tests import platforms
 from tests.checks import tool
+from tests.platforms import Baked
 
 PYTHONS = ("3.10", "3.11", "3.12", "3.13")
 
@@ -28,7 +28,7 @@ def interpreter(version: str) -> str | None:
 
 
 @pytest.mark.parametrize("version", PYTHONS)
-def test_bakes_on(version: str, platform: Callable[[str], Path], tmp_path: Path) -> None:
+def test_bakes_on(version: str, platform: Baked, tmp_path: Path) -> None:
     python = interpreter(version)
     if python is None:
         pytest.skip(f"no Python {version} on this machine")

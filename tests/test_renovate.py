@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import yaml
 
 from tests import platforms
 from tests.pins import pinned
+from tests.platforms import Baked
 
 # What a pin looks like; a range (>= 1.9) or a major.minor (3.13) is none.
 VERSION = re.compile(
@@ -86,7 +87,7 @@ def unmanaged(folder: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("name", ["default", "everything"])
-def test_every_pin_has_a_manager(platform: Callable[[str], Path], name: str) -> None:
+def test_every_pin_has_a_manager(platform: Baked, name: str) -> None:
     assert unmanaged(platform(name)) == []
 
 
@@ -97,9 +98,7 @@ def test_every_pin_has_a_manager(platform: Callable[[str], Path], name: str) -> 
         ("terraform/modules/argocd-app/main.tf", 'version = "2.0.5"'),
     ],
 )
-def test_a_pin_without_its_comment_is_found(
-    platform: Callable[[str], Path], tmp_path: Path, file: str, line: str
-) -> None:
+def test_a_pin_without_its_comment_is_found(platform: Baked, tmp_path: Path, file: str, line: str) -> None:
     (tmp_path / file).parent.mkdir(parents=True)
     (tmp_path / file).write_text(re.sub("# renovate: .*", "", (platform("default") / file).read_text()))
     (tmp_path / "renovate.json").write_text((platform("default") / "renovate.json").read_text())

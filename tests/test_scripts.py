@@ -6,13 +6,13 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from tests import platforms
+from tests.platforms import Baked
 
 KIND = """case "$1 $2" in
   "version ") echo "kind v0.30.0 go1.25.1 linux/amd64" ;;
@@ -105,7 +105,7 @@ def test_up_says_what_is_too_old(machine: Machine, committed: Path, program: str
     assert machine.calls("terraform") == []
 
 
-def test_logs_of_an_app_or_a_component_are_followed(machine: Machine, platform: Callable[[str], Path]) -> None:
+def test_logs_of_an_app_or_a_component_are_followed(machine: Machine, platform: Baked) -> None:
     """By make, with the programs of these tests instead of a .venv of its own."""
     tools = [f"VENV={Path(sys.executable).parent}", "STAMP=Makefile"]
 
@@ -215,7 +215,7 @@ def test_a_file_that_a_rebuilt_cluster_cannot_open_is_sealed_again(
     assert "commit it" in done.stdout
 
 
-def test_traffic_without_a_load_profile_says_what_to_do(platform: Callable[[str], Path], tmp_path: Path) -> None:
+def test_traffic_without_a_load_profile_says_what_to_do(platform: Baked, tmp_path: Path) -> None:
     shutil.copytree(platform("default") / "app", tmp_path / "app")
     script = ["bash", str(tmp_path / "app" / "traffic.sh")]
     done = subprocess.run(script, capture_output=True, text=True, check=False)
