@@ -94,7 +94,7 @@ def test_update_says_what_to_do_without_a_link_to_the_template(copy: Path) -> No
 def test_a_broken_venv_heals_itself(copy: Path) -> None:
     """Its Python went away, or became another version with none of the packages."""
     make(copy, "setup")
-    assert run(copy, "make", "--dry-run", "setup").stdout == ""
+    assert "venv" not in run(copy, "make", "--dry-run", "setup").stdout
     (packages,) = (copy / ".venv" / "lib").glob("python3*")
     packages.rename(packages.with_name("python3.1"))
     assert "-m venv --clear .venv" in run(copy, "make", "--dry-run", "setup").stdout
@@ -103,7 +103,7 @@ def test_a_broken_venv_heals_itself(copy: Path) -> None:
     python.symlink_to("/nowhere/python3")
     make(copy, "setup")
     assert run(copy, str(python), "-c", "import typer").returncode == 0
-    assert run(copy, "make", "--dry-run", "setup").stdout == ""
+    assert "venv" not in run(copy, "make", "--dry-run", "setup").stdout
 
 
 @pytest.fixture

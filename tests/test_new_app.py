@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -82,10 +81,8 @@ def test_a_service_joins_and_the_simulator_goes(tmp_path: Path) -> None:
     folder = bake(tmp_path)
     answers = platforms.complete(ANSWERS)
     make, commit, remove = blocks(folder / "docs" / "your-own-service.md")
-    # The programs of these tests do for make new-app; a .venv is made below, once the simulator is gone.
-    tools = {"MAKEFLAGS": f" -- VENV={Path(sys.executable).parent} STAMP=Makefile"}
     for block in (make, commit):
-        run(folder, "bash", "-euo", "pipefail", "-c", block, **tools)
+        run(folder, "bash", "-euo", "pipefail", "-c", block, MAKEFLAGS=" ".join(platforms.OWN_TOOLS))
     holds(folder, answers)
     followed(folder)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -106,12 +105,9 @@ def test_up_says_what_is_too_old(machine: Machine, committed: Path, program: str
 
 
 def test_logs_of_an_app_or_a_component_are_followed(machine: Machine, platform: Baked) -> None:
-    """By make, with the programs of these tests instead of a .venv of its own."""
-    tools = [f"VENV={Path(sys.executable).parent}", "STAMP=Makefile"]
-
     def logs(*settings: str) -> subprocess.CompletedProcess[str]:
         env = {**os.environ, "PATH": f"{machine.folder}{os.pathsep}{os.environ['PATH']}", "STATE": str(machine.state)}
-        command = ["make", "logs", *tools, *settings]
+        command = ["make", "logs", *platforms.OWN_TOOLS, *settings]
         return subprocess.run(command, cwd=platform("default"), env=env, capture_output=True, text=True, check=False)
 
     for settings, where, selector in (

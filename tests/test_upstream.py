@@ -20,6 +20,7 @@ import helm_python as helm
 import pytest
 
 from scripts.charts import dependencies, documents, folders
+from scripts.facts import facts
 from tests import charts, finders, platforms
 from tests.pins import pinned
 from tests.platforms import Baked
@@ -94,6 +95,28 @@ def test_the_contract_s_services_are_rendered(name: str, platform: Baked) -> Non
         if service not in elsewhere and file.startswith("platform-apps/") and port not in at_hand:
             missing.append(f"{file}: {service}.{where}:{port} (rendered: {at_hand or 'no such Service'})")
     assert not missing, "\n" + "\n".join(missing)
+
+
+@needs_charts
+def test_pods_that_are_scraped_by_name_have_one(platform: Baked) -> None:
+    """`portName` in a scrape fact: a headless Service with that port, which governs a StatefulSet."""
+    named = set()
+    for name in RENDERED:
+        objects = [
+            each for chart in umbrellas(platform(name)) for each in charts.render(chart, RENDERED[name], UPSTREAM)
+        ]
+        governed = {each["spec"]["serviceName"] for each in objects if each["kind"] == "StatefulSet"}
+        headless = {
+            each["metadata"]["name"]: {(port.get("name"), port["port"]) for port in each["spec"]["ports"]}
+            for each in objects
+            if each["kind"] == "Service" and each["spec"].get("clusterIP") == "None"
+        }
+        for job, target in facts(platform(name), RENDERED[name])["scrape"].items():
+            if "portName" in target:
+                named.add(job)
+                assert target["host"] in governed, job
+                assert (target["portName"], target["port"]) in headless[target["host"]], job
+    assert {"thanos-receive-ingestor", "thanos-store-gateway", "loki"} <= named
 
 
 # Kubernetes' own kinds that are in no namespace; a CRD says it of its kind.
