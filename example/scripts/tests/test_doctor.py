@@ -229,7 +229,7 @@ def test_panels(board: dict[str, Any], finding: str | None) -> None:
 def test_data_sources(label: str, leads_to: str, finding: str | None) -> None:
     link = {"name": label, "datasourceUid": leads_to}
     thanos = {"uid": "thanos", "type": "prometheus", "jsonData": {"exemplarTraceIdDestinations": [link]}}
-    sources = [thanos, {"uid": "tempo", "type": "tempo"}]
+    sources: list[dict[str, Any]] = [thanos, {"uid": "tempo", "type": "tempo"}]
     assert grafana.judge_datasources(sources, {"thanos": "prometheus"}).finding == finding
 
 

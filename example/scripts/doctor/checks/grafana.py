@@ -40,7 +40,7 @@ def named_by(dashboards: Iterable[dict[str, Any]]) -> dict[str, str]:
 
 
 def judge_datasources(sources: list[dict[str, Any]], wanted: dict[str, str]) -> Result:
-    """Judge Grafana's data sources: uids, types (``wanted``), and the label that leads from an exemplar to its trace."""
+    """Judge Grafana's data sources: uids, types (as ``wanted``), the label that leads from an exemplar to its trace."""
     by_uid = {source.get("uid"): source for source in sources}
     for uid, kind in wanted.items():
         if by_uid.get(uid, {}).get("type") != kind:
