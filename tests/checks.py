@@ -44,7 +44,7 @@ TEMPLATE = re.compile(r"(^|/)templates/")
 HELM_INCLUDE = re.compile(r"'{{ include \"[\w.]+\" \. }}'")
 
 
-def tool(name: str) -> str:
+def installed(name: str) -> str:
     """A program that the test requirements install beside this Python."""
     return str(Path(sys.executable).with_name(name))
 
@@ -117,13 +117,13 @@ def run(*command: str, cwd: Path) -> Problems:
 
 def python(platform: Path, answers: dict[str, Any]) -> Problems:
     """Ruff, with the platform's own settings."""
-    yield from run(tool("ruff"), "check", "--no-cache", "--output-format=concise", ".", cwd=platform)
-    yield from run(tool("ruff"), "format", "--no-cache", "--check", ".", cwd=platform)
+    yield from run(installed("ruff"), "check", "--no-cache", "--output-format=concise", ".", cwd=platform)
+    yield from run(installed("ruff"), "format", "--no-cache", "--check", ".", cwd=platform)
 
 
 @functools.cache
 def _shellcheck(text: str) -> tuple[str, ...]:
-    done = subprocess.run([tool("shellcheck"), "-f", "gcc", "-"], input=text, capture_output=True, text=True)
+    done = subprocess.run([installed("shellcheck"), "-f", "gcc", "-"], input=text, capture_output=True, text=True)
     return tuple(done.stdout.splitlines())
 
 
@@ -192,11 +192,11 @@ def manifests(platform: Path, answers: dict[str, Any]) -> Problems:
         for environment in charts.ENVIRONMENTS:
             where = f"{chart.relative_to(platform)} ({environment})"
             try:
-                found = charts.render(chart, environment)
+                objects = charts.render(chart, environment)
             except helm.HelmError as error:
                 yield f"{where}: {error}"
                 continue
-            for problem in filter(None, map(charts.invalid, found)):
+            for problem in filter(None, map(charts.invalid, objects)):
                 if "unknown kind" not in problem:  # no schema at hand: see test_custom_resources_have_a_schema
                     yield f"{where}: {problem}"
 

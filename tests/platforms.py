@@ -115,8 +115,8 @@ def bake_once(name: str, shared: Path) -> Path:
 def files(root: Path) -> list[Path]:
     """Every file of a platform, sorted; nothing that a tool left behind."""
     left_behind = {".git", ".venv", ".terraform", ".mypy_cache", ".ruff_cache", ".pytest_cache", "__pycache__"}
-    found = []
+    paths = []
     for folder, names, entries in os.walk(root):
         names[:] = sorted(set(names) - left_behind)
-        found += [Path(folder, entry) for entry in sorted(entries)]
-    return found
+        paths += [Path(folder, entry) for entry in sorted(entries)]
+    return paths

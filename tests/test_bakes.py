@@ -21,8 +21,8 @@ from tests.platforms import Baked
 @pytest.mark.parametrize("name", platforms.VALID)
 def test_bake(name: str, platform: Baked) -> None:
     answers = platforms.complete(platforms.load(platforms.VALID[name]))
-    found = [f"{label}: {line}" for label, check in CHECKS.items() for line in check(platform(name), answers)]
-    assert not found, "\n" + "\n".join(found)
+    problems = [f"{label}: {line}" for label, check in CHECKS.items() for line in check(platform(name), answers)]
+    assert not problems, "\n" + "\n".join(problems)
 
 
 def test_every_pair_of_choices_occurs() -> None:
@@ -59,8 +59,8 @@ def test_two_bakes_are_the_same_bytes(platform: Baked, tmp_path: Path) -> None:
 def test_every_tier_bakes_the_snapshot() -> None:
     """One function bakes, for the end-to-end suites too, and never from a working tree that may change under it."""
     importing = "from cookiecutter." + "main import"
-    found = [path.name for path in (platforms.ROOT / "tests").rglob("*.py") if importing in path.read_text()]
-    assert found == ["platforms.py"]
+    importers = [path.name for path in (platforms.ROOT / "tests").rglob("*.py") if importing in path.read_text()]
+    assert importers == ["platforms.py"]
     assert platforms.template() == platforms.template() != platforms.ROOT
     assert platforms.ROOT not in platforms.template().parents
 
@@ -123,7 +123,7 @@ def test_custom_resources_have_a_schema(platform: Baked) -> None:
     """Which of our kinds the manifests check could not validate, and why."""
     if not charts.SCHEMAS.is_dir():
         pytest.skip(f"no schemas of custom resources: {charts.SCHEMAS} is not there (set CRD_SCHEMAS)")
-    found = {
+    without = {
         problem.split(": ", 1)[1]
         for name in ("default", "everything")
         for chart in charts.charts(platform(name))
@@ -132,7 +132,7 @@ def test_custom_resources_have_a_schema(platform: Baked) -> None:
         if "unknown kind" in problem
     }
     # These operators' schemas are not in the reference.
-    assert {each for each in found if "external-secrets.io" not in each and "bitnami.com" not in each} == set()
+    assert {each for each in without if "external-secrets.io" not in each and "bitnami.com" not in each} == set()
 
 
 @pytest.mark.parametrize(

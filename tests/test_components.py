@@ -189,16 +189,16 @@ def left_of(deleted: str, said: str, folder: Path) -> list[str]:
     hosts = {*re.findall(r"([\w-]+)\.\w[\w-]*\.svc\b", said), *re.findall(r"\bhost: ([\w-]+)", said)}
     names = "|".join(sorted(re.escape(host.removesuffix("-headless")) for host in hosts)) or "(?!)"
     address = re.compile(rf"\b(?<!-)({names})(-headless)?\.\w[\w-]*\.svc\b")
-    found = []
+    lost = []
     for chart in charts.charts(folder):
         for environment in charts.ENVIRONMENTS:
             made = charts.render(chart, environment)
             if address.search(json.dumps([values(chart, environment), made])):
-                found.append(f"{chart.name}: {names}")
-            found += [
+                lost.append(f"{chart.name}: {names}")
+            lost += [
                 chart.name for each in made if each["kind"] == "NetworkPolicy" and each["metadata"]["name"] == deleted
             ]
-    return found
+    return lost
 
 
 @pytest.mark.parametrize("deleted", FOLDERS["everything"])

@@ -43,16 +43,16 @@ def panels(dashboard: dict[str, Any]) -> Iterator[dict[str, Any]]:
 @pytest.fixture(scope="module")
 def every_dashboard(platform: Baked) -> dict[str, dict[str, Any]]:
     """Of all platforms; they are copied byte for byte, so each name has one content."""
-    found: dict[str, dict[str, Any]] = {}
+    by_uid: dict[str, dict[str, Any]] = {}
     for name in platforms.VALID:
-        found |= dashboards(platform(name))
-    assert found.keys() == {
+        by_uid |= dashboards(platform(name))
+    assert by_uid.keys() == {
         "checkout-red.json",
         "checkout-logs.json",
         "telemetry-pipeline.json",
         "thanos-long-term.json",
     }
-    return found
+    return by_uid
 
 
 def problems(name: str, dashboard: dict[str, Any]) -> Iterator[str]:
@@ -84,8 +84,8 @@ def test_what_a_panel_does_not_say_is_noticed(
     every_dashboard: dict[str, dict[str, Any]], panel: str, path: tuple[str]
 ) -> None:
     dashboard = json.loads(json.dumps(every_dashboard["telemetry-pipeline.json"]))
-    (found,) = [each for each in panels(dashboard) if each["title"] == panel]
-    del (found if path == ("description",) else found["fieldConfig"]["defaults"])[path[0]]
+    (target,) = [each for each in panels(dashboard) if each["title"] == panel]
+    del (target if path == ("description",) else target["fieldConfig"]["defaults"])[path[0]]
     assert [problem.split(": ")[1].split(" has")[0] for problem in problems("x", dashboard)] == [panel]
 
 

@@ -38,8 +38,8 @@ def bake(folder: Path, **answers: object) -> Path:
 
 def holds(folder: Path, answers: dict[str, Any]) -> None:
     """What holds of a bake still does; in particular every chart renders what Kubernetes takes."""
-    found = [f"{label}: {line}" for label, check in CHECKS.items() for line in check(folder, answers)]
-    assert found + contract.violations(folder, answers) == []
+    problems = [f"{label}: {line}" for label, check in CHECKS.items() for line in check(folder, answers)]
+    assert problems + contract.violations(folder, answers) == []
 
 
 def rendered(folder: Path, chart: str, kind: str) -> dict[str, dict[str, Any]]:

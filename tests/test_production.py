@@ -27,8 +27,8 @@ def component(
 
 
 def one(objects: list[dict[str, Any]], kind: str, name: str) -> dict[str, Any]:
-    (found,) = [each for each in objects if each["kind"] == kind and each["metadata"]["name"] == name]
-    return found
+    (match,) = [each for each in objects if each["kind"] == kind and each["metadata"]["name"] == name]
+    return match
 
 
 def mebibytes(quantity: str) -> float:
@@ -173,11 +173,11 @@ def test_one_answer_says_what_serves_the_domain(platform: Baked, name: str, ingr
     folder = platform(name)
     issuer = one(component(folder, "cert-manager"), "ClusterIssuer", "letsencrypt")
     grafana = component(folder, "grafana", upstream=UPSTREAM)
-    found = set(finders.deep(issuer, "ingressClassName")) | set(
+    classes = set(finders.deep(issuer, "ingressClassName")) | set(
         finders.deep(one(grafana, "Ingress", "grafana"), "ingressClassName")
     )
     tfvars = (folder / "terraform" / "environments" / "production.tfvars").read_text()
-    assert found == set(re.findall(r'ingress_class = "([^"]+)"', tfvars)) == {ingress_class}
+    assert classes == set(re.findall(r'ingress_class = "([^"]+)"', tfvars)) == {ingress_class}
     policy = one(component(folder, "network-policies"), "NetworkPolicy", "grafana")
     names = list(finders.deep(policy, "ingress", "kubernetes.io/metadata.name"))
     assert namespace in names

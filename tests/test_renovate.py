@@ -66,13 +66,13 @@ def by_pattern(path: str, text: str, renovate: dict[str, Any]) -> Iterator[str]:
     for manager in renovate["customManagers"]:
         if any(re.search(pattern.strip("/"), path) for pattern in manager["managerFilePatterns"]):
             for pattern in manager["matchStrings"]:
-                yield from (found[0] for found in re.finditer(pattern.replace("(?<", "(?P<"), text))
+                yield from (match[0] for match in re.finditer(pattern.replace("(?<", "(?P<"), text))
 
 
 def unmanaged(folder: Path) -> list[str]:
     """Lines with a version that no manager reads, as `file: line`."""
     renovate = json.loads((folder / "renovate.json").read_text())
-    found = []
+    unmanaged = []
     for file in sorted({file for pattern in PINNING for file in folder.rglob(pattern)}):
         path = file.relative_to(folder).as_posix()
         if path.startswith(NOT_PINNING) or "/charts/" in path or path.startswith((".venv", "build")):
@@ -82,8 +82,8 @@ def unmanaged(folder: Path) -> list[str]:
         for line in text.splitlines():
             bare = OWN.sub("", re.sub(r"(^|\s)#.*", "", line))
             if VERSION.search(bare) and not any(piece in line for piece in pieces):
-                found.append(f"{path}: {line.strip()}")
-    return found
+                unmanaged.append(f"{path}: {line.strip()}")
+    return unmanaged
 
 
 @pytest.mark.parametrize("name", ["default", "everything"])
@@ -111,7 +111,7 @@ def test_every_pin_of_the_template_has_a_manager() -> None:
     # Unless it is set, config:recommended has it ignore tests/, and the toolchain in there.
     ignored = renovate.get("ignorePaths", ["**/tests/**"])
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=platforms.ROOT, capture_output=True, check=True, text=True)
-    found = []
+    unmanaged = []
     for path in filter(None, listed.stdout.split("\0")):
         name = path.rsplit("/", 1)[-1]
         inside = path.startswith("{{cookiecutter.project_slug}}/")
@@ -129,5 +129,5 @@ def test_every_pin_of_the_template_has_a_manager() -> None:
         for line in text.splitlines():
             bare = OWN.sub("", re.sub(r"(^|\s)#.*", "", line))
             if VERSION.search(bare) and not any(piece.strip() in line for piece in pieces):
-                found.append(f"{path}: {line.strip()}")
-    assert found == []
+                unmanaged.append(f"{path}: {line.strip()}")
+    assert unmanaged == []

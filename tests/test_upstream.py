@@ -187,15 +187,15 @@ def test_the_image_that_runs_is_the_version_that_the_suites_build(
     name: str, chart: str, image: str, version: str, platform: Baked
 ) -> None:
     made = charts.render(platform(name) / "platform-apps" / chart, "production", UPSTREAM)
-    found = [ref.rpartition(":") for ref in finders.deep(made, "image") if isinstance(ref, str)]
-    assert {tag for name, _, tag in found if name.endswith(f"/{image}")} == {version}
+    images = [ref.rpartition(":") for ref in finders.deep(made, "image") if isinstance(ref, str)]
+    assert {tag for name, _, tag in images if name.endswith(f"/{image}")} == {version}
 
 
 @needs_charts
 def test_the_argo_cd_that_runs_is_the_version_that_the_suites_build(platform: Baked) -> None:
     made = charts.render_argo_cd(platform("default"), "production", UPSTREAM)
-    found = {ref for ref in finders.deep(made, "image") if isinstance(ref, str) and "argoproj" in ref}
-    assert found == {f"quay.io/argoproj/argocd:v{pinned('argocd')}"}
+    images = {ref for ref in finders.deep(made, "image") if isinstance(ref, str) and "argoproj" in ref}
+    assert images == {f"quay.io/argoproj/argocd:v{pinned('argocd')}"}
 
 
 @needs_provider
