@@ -123,7 +123,7 @@ def test_every_pin_of_the_template_has_a_manager() -> None:
             assert any(fnmatch(path, pattern) for pattern in ignored), path
             continue
         if any(fnmatch(path, pattern.replace("**/", "*")) for pattern in ignored):
-            found.append(f"{path} is ignored")
+            unmanaged.append(f"{path} is ignored")
         text = (platforms.ROOT / path).read_text()
         pieces = [piece for whole in by_pattern(path, text, renovate) for piece in whole.splitlines()]
         for line in text.splitlines():
