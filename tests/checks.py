@@ -34,7 +34,8 @@ else:
     import tomli as tomllib
 
 Problems = Iterator[str]
-# Files whose own language has braces: Helm's, GitHub's, Prometheus', Alertmanager's and Grafana's. Jinja never touches them.
+# Files whose own language has braces: Helm's, GitHub's, Prometheus', Alertmanager's and Grafana's. Jinja never touches
+# them.
 OWN_BRACES = re.compile(
     r"(^|/)templates/|^\.github/|/dashboards/|^platform-apps/[^/]+/tests/|^platform-apps/alertmanager/(values|receivers)"
     r"|\.tpl$|\.py$|^scripts/|\.tf$|\.tftest\.hcl$"

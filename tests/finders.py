@@ -18,8 +18,9 @@ from scripts.facts import facts
 from tests import charts
 from tests.checks import names, read
 
-# Services of the upstream charts, which a test without those charts cannot render (with them one does, and compares). Those
-# of the platform's own templates are found there. name -> (namespace, ports). `-headless` names resolve to the same pods.
+# Services of the upstream charts, which a test without those charts cannot render (with them one does, and compares).
+# Those of the platform's own templates are found there. name -> (namespace, ports). `-headless` names resolve to the
+# same pods.
 SERVICES = {
     "thanos-receive-router": ("observability", {19291, 10901, 10902}),
     "thanos-receive-router-headless": ("observability", {19291, 10901, 10902}),

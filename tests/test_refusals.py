@@ -39,7 +39,8 @@ def refusal(answers: dict[str, object], folder: Path, capfd: pytest.CaptureFixtu
 
 
 CASES = {name: platforms.load(path) for name, path in platforms.INVALID.items()}
-# One for each rule goes through Cookiecutter, which takes half a second; what the hook says of the others it says itself.
+# One for each rule goes through Cookiecutter, which takes half a second; what the hook says of the others it says
+# itself.
 BAKED = {case["rule"]: name for name, case in CASES.items()}.values()
 
 

@@ -131,15 +131,14 @@ def pinned_charts(root: Path) -> set[tuple[str, str]]:
 
 def terraform_charts(root: Path) -> set[tuple[str, str]]:
     """Return (name, version) of the upstream charts that Terraform itself installs; one in a folder has no version."""
-    found: set[tuple[str, str]] = set()
-    return found.union(*(_releases(file.read_text("utf-8")) for file in root.glob("terraform/modules/*/*.tf")))
+    charts: set[tuple[str, str]] = set()
+    return charts.union(*(_releases(file.read_text("utf-8")) for file in root.glob("terraform/modules/*/*.tf")))
 
 
 @functools.cache
 def _releases(text: str) -> frozenset[tuple[str, str]]:
-    resources = hcl2.loads(text, serialization_options=SerializationOptions(strip_string_quotes=True)).get(
-        "resource", []
-    )
+    options = SerializationOptions(strip_string_quotes=True)
+    resources = hcl2.loads(text, serialization_options=options).get("resource", [])
     releases = [release for block in resources for release in block.get("helm_release", {}).values()]
     return frozenset((release["chart"], release["version"]) for release in releases if "version" in release)
 
@@ -164,23 +163,23 @@ def template(folder: Path, environment: str, *options: str, chart: Path | None =
 def documents(text: str) -> Iterator[dict[str, Any]]:
     """Yield the objects of rendered manifests, split as Helm splits them: a `---# comment` starts an object too."""
     for part in re.split(r"(?:^|\s*\n)---\s*", text):
-        if found := _parse(part):
-            yield found
+        if document := _parse(part):
+            yield document
 
 
 def images(objects: Iterable[object]) -> set[str]:
     """Return every image reference in Kubernetes objects."""
-    found: set[str] = set()
+    images: set[str] = set()
     pending = list(objects)
     while pending:
         node = pending.pop()
         if isinstance(node, dict):
             image = node.get("image")
             if isinstance(image, str) and image:
-                found.add(image)
+                images.add(image)
             pending.extend(node.values())
         elif isinstance(node, list):
             pending.extend(node)
         elif isinstance(node, str) and (match := _IMAGE_ARGUMENT.match(node)):
-            found.add(match["image"])
-    return found
+            images.add(match["image"])
+    return images

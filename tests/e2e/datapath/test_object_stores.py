@@ -35,8 +35,8 @@ ANSWERS = {
     "azure": {"object_storage_location": ACCOUNT},
 }
 AWAY = 60  # seconds
-# The Compactor merges what fills its range of two days, aligned, once there is a block after it, and makes 5-minute points
-# of blocks of at least 40 hours.
+# The Compactor merges what fills its range of two days, aligned, once there is a block after it, and makes 5-minute
+# points of blocks of at least 40 hours.
 RANGE, AFTER, STEP = 2 * 86400, 4 * 3600, 120
 SEGMENTS = (0, RANGE // 2, RANGE, RANGE + AFTER)
 PER_STEP = 3  # observations of each of the two statuses
