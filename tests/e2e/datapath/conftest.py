@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.datapath import traffic
 from tests.e2e.datapath.backends import VARIABLES, BackendError, binary, use_named
 from tests.e2e.datapath.declared import Declared
 from tests.e2e.datapath.stack import Stack
@@ -38,7 +39,7 @@ def new_stack(declared: Declared, tmp_path_factory: pytest.TempPathFactory) -> I
 
         def make() -> Stack:
             folder = tmp_path_factory.mktemp("stack")
-            made = Stack(declared, running.enter_context(Processes(folder / "logs")), folder)
+            made = Stack(declared, folder, running.enter_context(Processes(folder / "logs")))
             running.callback(made.stop)
             return use_named(made)
 
@@ -49,6 +50,6 @@ def new_stack(declared: Declared, tmp_path_factory: pytest.TempPathFactory) -> I
 def stack(new_stack: Callable[[], Stack]) -> Iterator[Stack]:
     """A healthy, running stack that has served some requests; each file has its own, so that none inherits a fault."""
     running = new_stack().start()
-    running.warm_up()
+    traffic.warm_up(running)
     yield running
     running.stop()

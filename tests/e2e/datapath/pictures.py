@@ -14,10 +14,12 @@ from rich._export_format import CONSOLE_SVG_FORMAT
 from rich.console import Console
 from rich.text import Text
 
+from tests.e2e.datapath import traffic
 from tests.e2e.datapath.conftest import ANSWERS
 from tests.e2e.datapath.declared import Declared
-from tests.e2e.datapath.stack import Stack, reports_every_second
+from tests.e2e.datapath.stack import Stack
 from tests.e2e.datapath.test_doctor import doctor, names
+from tests.e2e.datapath.wiring import reports_every_second
 from tests.e2e.processes import Processes
 from tests.platforms import ROOT, bake, snapshot
 
@@ -66,10 +68,10 @@ def main() -> None:
             "refusal", "two answers that need a change", said[said.index("2 answers need") : said.index("What follows")]
         )
         with Processes(folder / "logs") as processes:
-            stack = Stack(Declared(bake(ANSWERS, folder / "bake")), processes, folder / "stack")
+            stack = Stack(Declared(bake(ANSWERS, folder / "bake")), folder / "stack", processes)
             stack.changes["collector"] = reports_every_second
             try:
-                stack.start().warm_up()
+                traffic.warm_up(stack.start())
                 names(stack, "")
                 os.environ |= {"FORCE_COLOR": "1", "COLUMNS": str(COLUMNS)}
                 said = doctor(stack).stdout

@@ -13,7 +13,7 @@ from tests.e2e import toolchain
 from tests.e2e.clouds import azurite_is_missing
 from tests.e2e.datapath.conftest import ANSWERS
 from tests.e2e.datapath.declared import Declared
-from tests.e2e.datapath.stack import python_environment
+from tests.e2e.datapath.wiring import python_environment
 from tests.platforms import bake
 
 

@@ -16,12 +16,14 @@ import pytest
 import yaml
 
 from tests.e2e import toolchain
+from tests.e2e.datapath import traffic
 from tests.e2e.datapath.declared import Declared, merge
-from tests.e2e.datapath.stack import LONG_TERM, Stack
+from tests.e2e.datapath.stack import Stack
 from tests.e2e.datapath.stores import HttpService, LogStore, Refused, TraceStore
 from tests.e2e.datapath.test_doctor import doctor
 from tests.e2e.datapath.test_pipeline import every_second
 from tests.e2e.datapath.test_slo import COMPRESSED, FAST, changed, rules
+from tests.e2e.datapath.wiring import LONG_TERM
 from tests.e2e.processes import HTTP, wait_until
 
 # Longer than the two objectives of a peak are apart, as in the baked configuration.
@@ -91,7 +93,7 @@ def stack(
         "collector": every_second_of_its_own,
         "scraper": every_second,
     }
-    running.start().warm_up()
+    traffic.warm_up(running.start())
     running.start(*LONG_TERM, "alertmanager", "rule", "scraper")
     wait_until(lambda: running.query.stores().get("rule"), "Query sees the Ruler")
     yield running
@@ -154,12 +156,12 @@ def leaves(value: object, key: str = "") -> Iterator[tuple[str, object]]:
 
 
 def test_a_peak_is_one_page_with_links_that_work_and_is_resolved(stack: Stack, receiver: Receiver) -> None:
-    stack.wait_mode("normal", 18)
-    assert stack.load(24, 14).wait_end(60) == 0
+    traffic.wait_mode(stack, "normal", 18)
+    assert traffic.load(stack, 24, 14).wait_end(60) == 0
     assert receiver.of("page", "firing") == []
 
-    stack.wait_mode("peak", 12)
-    load = stack.load(24, 10)
+    traffic.wait_mode(stack, "peak", 12)
+    load = traffic.load(stack, 24, 10)
     firing = 'count(ALERTS{alertname=~".*FastBurn",alertstate="firing"})'
     wait_until(lambda: stack.query.value(firing), "an alert fires", timeout=30)
     (page,) = wait_until(lambda: receiver.of("page", "firing"), "somebody is paged", timeout=1 + GROUP_WAIT + 10)
@@ -167,8 +169,8 @@ def test_a_peak_is_one_page_with_links_that_work_and_is_resolved(stack: Stack, r
     assert page["groupLabels"] == {"service_name": "checkout"}
     assert load.wait_end(60) == 0
 
-    stack.wait_mode("normal", 14)
-    load = stack.load(24, 10)
+    traffic.wait_mode(stack, "normal", 14)
+    load = traffic.load(stack, 24, 10)
     wait_until(lambda: receiver.of("page", "resolved"), "the page is resolved", timeout=60)
     assert load.wait_end(60) == 0
     assert len(receiver.of("page", "firing")) == len(receiver.of("page", "resolved")) == 1
@@ -198,8 +200,8 @@ def test_a_silence_mutes_and_survives_a_restart(stack: Stack, receiver: Receiver
         stack.stop("alertmanager")
         stack.start("alertmanager")
         before = len(receiver.of("page", "firing"))
-        stack.wait_mode("peak", 12)
-        load = stack.load(24, 10)
+        traffic.wait_mode(stack, "peak", 12)
+        load = traffic.load(stack, 24, 10)
 
         def muted() -> list[dict[str, Any]]:
             alerts = HTTP.get(f"{api}/alerts", params={"filter": 'severity="page"'}).json()
@@ -208,8 +210,8 @@ def test_a_silence_mutes_and_survives_a_restart(stack: Stack, receiver: Receiver
         found = wait_until(muted, "the peak's alerts are silenced", timeout=30)
         assert {each["status"]["state"] for each in found} == {"suppressed"}
         assert load.wait_end(60) == 0
-        stack.wait_mode("normal", 14)
-        assert stack.load(24, 10).wait_end(60) == 0
+        traffic.wait_mode(stack, "normal", 14)
+        assert traffic.load(stack, 24, 10).wait_end(60) == 0
         assert len(receiver.of("page", "firing")) == before
     finally:
         HTTP.delete(f"{api}/silence/{made}")
@@ -298,7 +300,7 @@ def test_a_backend_that_is_away_and_a_queue_that_fills(stack: Stack) -> None:
     alerts = ("ExporterStalls", "CollectorQueueFills", "CollectorRefuses")
     with telling(stack, *alerts), stack.changed("collector", small):
         stack.traces.stop()
-        load = stack.load(12, 40)
+        load = traffic.load(stack, 12, 40)
         all_fire(stack, *alerts)
         load.stop()
         stack.traces.start()
@@ -313,7 +315,7 @@ def test_a_backend_that_refuses_for_good(stack: Stack, monkeypatch: pytest.Monke
 
     with telling(stack, "ExporterDrops"), monkeypatch.context() as patched:
         patched.setattr(stack.logs, "post", refuse)
-        load = stack.load(12, 40)
+        load = traffic.load(stack, 12, 40)
         all_fire(stack, "ExporterDrops")
         load.stop()
 
@@ -323,7 +325,7 @@ def test_exemplars_that_do_not_come(stack: Stack) -> None:
         return environment | {"OTEL_METRICS_EXEMPLAR_FILTER": "always_off"}
 
     with telling(stack, "ExemplarsMissing"), stack.changed("app", without):
-        load = stack.load(12, 60)
+        load = traffic.load(stack, 12, 60)
         all_fire(stack, "ExemplarsMissing")
         load.stop()
 

@@ -16,7 +16,7 @@ from tests.e2e.datapath.declared import (
     replace_flags,
     substitute,
 )
-from tests.e2e.datapath.stack import LONG_TERM
+from tests.e2e.datapath.wiring import LONG_TERM
 from tests.pins import pinned
 
 

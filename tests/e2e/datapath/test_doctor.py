@@ -17,8 +17,10 @@ from typing import Any
 import pytest
 
 from tests.e2e import toolchain
-from tests.e2e.datapath.stack import Stack, reports_every_second
+from tests.e2e.datapath import traffic
+from tests.e2e.datapath.stack import Stack
 from tests.e2e.datapath.stores import LogStore, TraceStore
+from tests.e2e.datapath.wiring import reports_every_second
 from tests.e2e.processes import wait_until
 
 # Seconds that a sample may be old: above the time that a report of the collector about itself takes (see `stack`).
@@ -38,7 +40,7 @@ def stack(new_stack: Callable[[], Stack]) -> Iterator[Stack]:
     """A stack of its own whose collector reports every second, so that a fault is seen sooner."""
     running = new_stack()
     running.changes["collector"] = reports_every_second
-    running.start().warm_up()
+    traffic.warm_up(running.start())
     yield running
     running.stop()
 
@@ -74,7 +76,7 @@ def doctor(stack: Stack, repository: Path | None = None, *arguments: str) -> sub
 def first_broken(stack: Stack, repository: Path | None = None) -> str:
     """Send a few requests, run the doctor, and return the first broken hop as "finding: evidence" ("" where none is)."""
     if "app" in stack.parts:
-        stack.checkouts(3, "/unstable?delay_ms=1")
+        traffic.checkouts(stack, 3, "/unstable?delay_ms=1")
     done = doctor(stack, repository, "--json")
     first = json.loads(done.stdout)["first"]
     assert done.returncode == (1 if first else 0)
@@ -136,8 +138,8 @@ def store_stopped(store) -> Iterator[None]:
 
 @contextmanager
 def traces_expired(stack: Stack) -> Iterator[None]:
-    stack.checkouts(3)
-    stack.settle()
+    traffic.checkouts(stack, 3)
+    traffic.settle(stack)
     with stack.traces.forgotten():
         yield
 

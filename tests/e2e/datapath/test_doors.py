@@ -15,6 +15,7 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from tests.e2e.datapath import traffic
 from tests.e2e.datapath.stack import Stack
 from tests.e2e.processes import HTTP, LOOPBACK
 
@@ -211,8 +212,8 @@ def answers(stack: Stack) -> dict[str, Counter[tuple[str, str]]]:
         "app": (stack.url("app"), list(simulator_cases(rng, CASES_EACH))),
     }
     before = {name: part.pid for name, part in stack.parts.items()}
-    stack.settle()
-    load = stack.load(6, 12)
+    traffic.settle(stack)
+    load = traffic.load(stack, 6, 12)
     found = {door: Counter((case.kind, send(base, case)) for case in cases) for door, (base, cases) in doors.items()}
     ports = [
         ("collector", "otlp-http"),
@@ -246,12 +247,12 @@ def test_what_cannot_be_read_is_refused(answers: dict[str, Counter[tuple[str, st
 
 def test_everything_still_serves_and_counts(stack: Stack, answers: dict[str, Counter[tuple[str, str]]]) -> None:
     """Also through what the collector let pass: nonsense that Receive refuses must not block the queue behind it."""
-    stack.checkouts(20)
-    stack.settle(timeout=90)
-    for request in stack.requests()[-20:]:
-        assert stack.has_trace(request.trace_id)
-        assert stack.has_line(request.trace_id)
+    traffic.checkouts(stack, 20)
+    traffic.settle(stack, timeout=90)
+    for request in traffic.requests(stack)[-20:]:
+        assert traffic.has_trace(stack, request.trace_id)
+        assert traffic.has_line(stack, request.trace_id)
     for part in ("router", "ingestor", "query", "query-frontend"):
         assert HTTP.get(f"{stack.url(part)}/-/ready").status_code == 200
     assert HTTP.get(stack.url("collector")).status_code == 200
-    assert stack.get("/readyz").status_code == 200
+    assert traffic.get(stack, "/readyz").status_code == 200

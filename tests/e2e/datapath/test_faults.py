@@ -14,8 +14,11 @@ import pytest
 import yaml
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from tests.e2e.datapath.stack import SERVED, Request, Stack
+from tests.e2e.datapath import traffic
+from tests.e2e.datapath.served import Request
+from tests.e2e.datapath.stack import Stack
 from tests.e2e.datapath.stores import TraceStore
+from tests.e2e.datapath.traffic import SERVED
 from tests.e2e.processes import HTTP, NotReady, wait_until
 
 OUTAGE_SECONDS = 60
@@ -25,25 +28,25 @@ QUEUED_BATCHES = 10  # of 3,000 traces and 1 MB
 @pytest.fixture(autouse=True)
 def whole_again(stack: Stack) -> Iterator[None]:
     """Every fault starts from and ends in a stack that counts exactly."""
-    stack.settle()
+    traffic.settle(stack)
     yield
-    stack.settle()
+    traffic.settle(stack)
 
 
 def nothing_lost(stack: Stack, since: int, timeout: float = 60) -> list[Request]:
     """Assert that every request since the ``since``-th is counted, traced and logged, and return them."""
-    stack.settle(timeout)  # the count in Thanos is the simulator's own
+    traffic.settle(stack, timeout)  # the count in Thanos is the simulator's own
 
     def missing() -> bool:
-        told = stack.requests()[since:]
-        traces = [request for request in told if not stack.has_trace(request.trace_id)]
+        told = traffic.requests(stack)[since:]
+        traces = [request for request in told if not traffic.has_trace(stack, request.trace_id)]
         assert not traces, f"{len(traces)} of {len(told)} requests have no trace: {traces[:3]}"
-        lines = [request for request in told if not stack.has_line(request.trace_id)]
+        lines = [request for request in told if not traffic.has_line(stack, request.trace_id)]
         assert not lines, f"{len(lines)} of {len(told)} requests have no log line: {lines[:3]}"
         return True
 
     wait_until(missing, "every trace and line is there", timeout, interval=1)
-    return stack.requests()[since:]
+    return traffic.requests(stack)[since:]
 
 
 def longest_gap(stack: Stack, start: float, end: float) -> float:
@@ -59,12 +62,12 @@ def longest_gap(stack: Stack, start: float, end: float) -> float:
 
 @pytest.mark.parametrize("part", ["collector", "ingestor"])
 def test_killed_and_restarted(stack: Stack, part: str) -> None:
-    since = len(stack.requests())
-    load = stack.load(12, 8)
-    wait_until(lambda: len(stack.requests()) > since + 15, "the load is on")
+    since = len(traffic.requests(stack))
+    load = traffic.load(stack, 12, 8)
+    wait_until(lambda: len(traffic.requests(stack)) > since + 15, "the load is on")
     stack.kill(part)
-    served = len(stack.requests())
-    wait_until(lambda: len(stack.requests()) > served + 15, "the simulator serves on without it")
+    served = len(traffic.requests(stack))
+    wait_until(lambda: len(traffic.requests(stack)) > served + 15, "the simulator serves on without it")
     stack.start(part)
     assert load.wait_end(60) == 0
     assert len(nothing_lost(stack, since)) > 30
@@ -72,9 +75,9 @@ def test_killed_and_restarted(stack: Stack, part: str) -> None:
 
 def test_outage_of_receive_and_of_the_trace_store(stack: Stack) -> None:
     """Both are away for 60 s under load; what waits in the collector's queue then arrives, in order, and nothing is lost."""
-    since, start = len(stack.requests()), time.time()
-    load = stack.load(8, OUTAGE_SECONDS)
-    wait_until(lambda: len(stack.requests()) > since + 5, "the load is on")
+    since, start = len(traffic.requests(stack)), time.time()
+    load = traffic.load(stack, 8, OUTAGE_SECONDS)
+    wait_until(lambda: len(traffic.requests(stack)) > since + 5, "the load is on")
     stack.stop("router", "ingestor")
     stack.traces.stop()
     assert load.wait_end(OUTAGE_SECONDS + 60) == 0
@@ -117,7 +120,7 @@ def test_a_full_queue_drains_into_the_trace_store_without_loss(stack: Stack) -> 
     stack.traces.start()
 
     def missing() -> bool:
-        lost = [trace_id for trace_id in sent[::10] if not stack.has_trace(trace_id)]
+        lost = [trace_id for trace_id in sent[::10] if not traffic.has_trace(stack, trace_id)]
         assert not lost, f"{len(lost)} of {len(sent[::10])} traces are not there"
         return True
 

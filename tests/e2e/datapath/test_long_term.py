@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import re
 
+from tests.e2e.datapath import traffic
 from tests.e2e.datapath.query import Thanos
-from tests.e2e.datapath.stack import LONG_TERM, SERVED, Stack
+from tests.e2e.datapath.stack import Stack
+from tests.e2e.datapath.traffic import SERVED
+from tests.e2e.datapath.wiring import LONG_TERM
 from tests.e2e.processes import HTTP, wait_until
 
 
@@ -16,13 +19,13 @@ def metric(stack: Stack, part: str, name: str) -> float:
 
 
 def test_blocks_outlive_the_ingestor(stack: Stack) -> None:
-    stack.checkouts(20)
-    at = stack.settle()
+    traffic.checkouts(stack, 20)
+    at = traffic.settle(stack)
     counted = f"sum by (http_route, http_response_status_code) (histogram_count({SERVED}))"
     quantile = f"histogram_quantile(0.95, sum({SERVED}))"
     before = {query: stack.query.instant(query, at) for query in (counted, quantile)}
     # On an orderly end an ingestor writes its head as a block and uploads it, all but the last sample, which its WAL keeps.
-    stack.settle()
+    traffic.settle(stack)
     stack.stop("ingestor")
     try:
         stack.start(*LONG_TERM)
@@ -40,5 +43,5 @@ def test_blocks_outlive_the_ingestor(stack: Stack) -> None:
         stack.stop(*LONG_TERM)
         stack.wait_connected()
     # What came from the head and what comes from the bucket is one series.
-    stack.checkouts(5)
-    stack.settle()
+    traffic.checkouts(stack, 5)
+    traffic.settle(stack)

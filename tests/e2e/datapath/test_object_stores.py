@@ -165,7 +165,7 @@ def make(baked: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -
                 }[provider]()
                 cloud.start()
                 cloud.create(BUCKET)
-                stack = Stack(Declared(platform), running.enter_context(Processes(folder / "logs")), folder / "stack")
+                stack = Stack(Declared(platform), folder / "stack", running.enter_context(Processes(folder / "logs")))
                 running.callback(stack.stop)
                 running.callback(cloud.close)
                 made[provider] = it = LongTerm(stack, cloud)

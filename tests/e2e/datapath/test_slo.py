@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from tests.e2e import toolchain
+from tests.e2e.datapath import traffic
 from tests.e2e.datapath.declared import Declared
 from tests.e2e.datapath.stack import Stack
 from tests.e2e.processes import wait_until
@@ -161,15 +162,15 @@ def firing(stack: Stack) -> dict[str, dict[str, str]]:
 
 def test_a_peak_fires_and_normal_mode_clears(ruler: Stack) -> None:
     stack = ruler
-    stack.wait_mode("normal", 18)
-    assert stack.load(24, 14).wait_end(60) == 0
+    traffic.wait_mode(stack, "normal", 18)
+    assert traffic.load(stack, 24, 14).wait_end(60) == 0
     # Quiet: evaluated all the while, and never over the limit on both windows once these are full.
     evaluations = stack.query.value('min(count_over_time(slo:bad_requests:ratio_rate6s{service_name="checkout"}[5s]))')
     assert (evaluations or 0) >= 3
     assert stack.query.instant('count_over_time(ALERTS{alertname=~".*FastBurn"}[5s])') == []
 
-    stack.wait_mode("peak", 12)
-    load = stack.load(24, 10)
+    traffic.wait_mode(stack, "peak", 12)
+    load = traffic.load(stack, 24, 10)
     found = wait_until(lambda: firing(stack).keys() == FAST.keys() and firing(stack), "both alerts fire", timeout=30)
     for alert, slo in FAST.items():
         expected = {"severity": "page", "slo": slo, "service_name": "checkout", "http_route": "/checkout"}
@@ -181,8 +182,8 @@ def test_a_peak_fires_and_normal_mode_clears(ruler: Stack) -> None:
     assert {states[alert] for alert in FAST} == {"firing"}
     assert load.wait_end(60) == 0
 
-    stack.wait_mode("normal", 14)
-    load = stack.load(24, 10)
+    traffic.wait_mode(stack, "normal", 14)
+    load = traffic.load(stack, 24, 10)
     wait_until(lambda: not firing(stack), "the alerts clear", timeout=30)
     assert load.wait_end(60) == 0
     assert not firing(stack)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.datapath.stack import PRUNING, Stack
+from tests.e2e.datapath.wiring import Program
 from tests.e2e.processes import NotReady
 
 PROGRAM = """
@@ -29,7 +30,8 @@ http.server.HTTPServer(("127.0.0.1", int(sys.argv[3])), Ready).serve_forever()
 
 def start(stack: Stack, seen: Path, says: str) -> bool:
     port = stack.address("ingestor").rsplit(":", 1)[1]
-    return stack._start_thanos("ingestor", [sys.executable, "-c", PROGRAM, str(seen), says, port]).running
+    program = Program([sys.executable, "-c", PROGRAM, str(seen), says, port], stack.url("ingestor"))
+    return stack.start_program("ingestor", program).running
 
 
 def test_a_panic_while_pruning_is_followed_by_another_start(new_stack: Callable[[], Stack], tmp_path: Path) -> None:

@@ -17,9 +17,11 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from tests.e2e.datapath import traffic
 from tests.e2e.datapath.declared import fill
 from tests.e2e.datapath.query import Exemplar
-from tests.e2e.datapath.stack import Request, Stack
+from tests.e2e.datapath.served import Request
+from tests.e2e.datapath.stack import Stack
 from tests.e2e.datapath.stores import TraceStore
 from tests.e2e.datapath.trace import Span, trace
 from tests.e2e.processes import HTTP, wait_until
@@ -79,24 +81,24 @@ def spread(stack: Stack) -> None:
     """
 
     def spreads() -> bool:
-        stack.checkouts(16)
+        traffic.checkouts(stack, 16)
         durations: dict[tuple[str, bool], list[float]] = defaultdict(list)
-        for request in stack.requests():
+        for request in traffic.requests(stack):
             durations[request.route, request.ok].append(request.duration_ms)
         return all(max(values) >= 2 * min(values) for values in durations.values())
 
-    stack.checkouts(2, "/unstable?delay_ms=200")
+    traffic.checkouts(stack, 2, "/unstable?delay_ms=200")
     wait_until(spreads, "durations of every series are a factor of 2 apart", timeout=120)
 
 
 @pytest.fixture(scope="module")
 def story(stack: Stack) -> Story:
     spread(stack)
-    phases, start, told = {}, stack.settle(), len(stack.requests())
+    phases, start, told = {}, traffic.settle(stack), len(traffic.requests(stack))
     for mode, users, seconds in (("normal", 12, 10), ("peak", 24, 10)):
-        stack.wait_mode(mode, seconds + 2.5)
-        assert stack.load(users, seconds).wait_end(60) == 0
-        end, requests = stack.settle(), stack.requests()
+        traffic.wait_mode(stack, mode, seconds + 2.5)
+        assert traffic.load(stack, users, seconds).wait_end(60) == 0
+        end, requests = traffic.settle(stack), traffic.requests(stack)
         phases[mode] = Phase(mode, start, end, requests[told:])
         start, told = end, len(requests)
     return Story(stack, phases)
@@ -138,7 +140,7 @@ def test_requests_since_start_are_exact(story: Story) -> None:
         series["metric"]["http_response_status_code"]: float(series["value"][1])
         for series in story.panel("Requests since start, by status", last, route=".*")
     }
-    everything = story.stack.requests()
+    everything = traffic.requests(story.stack)
     told = Counter("200" if request.ok else "500" for request in everything[: everything.index(last.requests[-1]) + 1])
     assert shown == told
 
@@ -218,7 +220,7 @@ def test_the_search_for_failed_or_slow_traces_finds_the_spike(story: Story) -> N
         assert answer.status_code == 200, answer.text
         return {each["traceID"].zfill(32) for each in answer.json()["traces"]}
 
-    bad = [request for request in story.stack.requests() if not request.ok or request.duration_ms > 1000]
+    bad = [request for request in traffic.requests(story.stack) if not request.ok or request.duration_ms > 1000]
     newest = sorted(bad, key=lambda request: request_start(story, request))[-query["limit"] :]
     spike = {request.trace_id for request in story.phases["peak"].requests}
     assert found(asked) == {request.trace_id for request in newest}
@@ -336,17 +338,17 @@ def test_without_the_exemplar_flag_there_are_none(story: Story) -> None:
 
     stack, since = story.stack, time.time()
     with stack.changed("ingestor", without):
-        stack.checkouts(16)
-        stack.settle()
+        traffic.checkouts(stack, 16)
+        traffic.settle(stack)
         assert stack.query.exemplars("http_server_request_duration_seconds", since - 600, time.time()) == []
-    stack.checkouts(16)
-    stack.settle()
+    traffic.checkouts(stack, 16)
+    traffic.settle(stack)
     assert stack.query.exemplars("http_server_request_duration_seconds", since, time.time())
 
 
 def test_trace_ids_of_answers_are_those_of_their_traces(stack: Stack) -> None:
-    answer = stack.get()
-    stack.settle()
-    assert answer.headers["X-Trace-Id"] == answer.json()["trace_id"] == stack.requests()[-1].trace_id
+    answer = traffic.get(stack)
+    traffic.settle(stack)
+    assert answer.headers["X-Trace-Id"] == answer.json()["trace_id"] == traffic.requests(stack)[-1].trace_id
     spans: dict[str, Span] = trace(stack, answer.headers["X-Trace-Id"])
     assert any(span.kind == "SPAN_KIND_SERVER" for span in spans.values())

@@ -13,7 +13,8 @@ from tests.e2e.datapath.bench import capacity, constants, delay, histograms, lon
 from tests.e2e.datapath.bench.report import Results, page, plot
 from tests.e2e.datapath.conftest import ANSWERS
 from tests.e2e.datapath.declared import Declared
-from tests.e2e.datapath.stack import COMPRESSED, Stack
+from tests.e2e.datapath.stack import Stack
+from tests.e2e.datapath.wiring import COMPRESSED
 from tests.e2e.processes import Processes
 from tests.e2e.toolchain import ToolchainError
 from tests.platforms import ROOT, bake
@@ -34,7 +35,7 @@ def main() -> int:
         folder = Path(scratch)
         declared = Declared(bake(ANSWERS, folder / "bake"))
         with Processes(folder / "logs") as processes:
-            stack = Stack(declared, processes, folder / "live")
+            stack = Stack(declared, folder / "live", processes)
             # The measured app runs as baked, at the baked intervals; histograms.py compresses its own simulators.
             baked = {name: value for name, value in stack.baked_environment().items() if name in COMPRESSED}
             stack.changes["app"] = lambda env: {k: v for k, v in env.items() if k not in COMPRESSED} | baked
@@ -48,19 +49,19 @@ def main() -> int:
             finally:
                 stack.stop()
         with Processes(folder / "long-logs") as processes:
-            stack = Stack(declared, processes, folder / "long")
+            stack = Stack(declared, folder / "long", processes)
             try:
                 long_rows, long_memory = step("long term", longterm.run, stack)
             finally:
                 stack.stop()
         with Processes(folder / "constants-logs") as processes:
-            stack = Stack(declared, processes, folder / "constants")
+            stack = Stack(declared, folder / "constants", processes)
             try:
                 measured = step("constants", constants.measure, stack)
             finally:
                 stack.stop()
         with Processes(folder / "three-logs") as processes:
-            stack = Stack(declared, processes, folder / "three")
+            stack = Stack(declared, folder / "three", processes)
             try:
                 saturation = step("three ingestors", capacity.saturation, stack)
             finally:

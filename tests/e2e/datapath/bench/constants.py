@@ -23,6 +23,7 @@ import httpx
 import yaml
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 
+from tests.e2e.datapath import traffic
 from tests.e2e.datapath.bench.synthetic import Service, durations, request
 from tests.e2e.datapath.bench.usage import usage
 from tests.e2e.datapath.declared import Declared
@@ -72,16 +73,16 @@ def measure(stack: Stack) -> dict[str, float]:
     """Return the constants by their names in scripts/constants.yaml; ``stack`` is not started yet, and ends stopped."""
     tap = Tap().into(stack)
     stack.start()
-    stack.warm_up()
-    before, requests = astuple(tap), len(stack.requests())
+    traffic.warm_up(stack)
+    before, requests = astuple(tap), len(traffic.requests(stack))
     end = time.monotonic() + SECONDS
     with httpx.Client(trust_env=False, timeout=30) as client:
         while time.monotonic() < end:
             began = time.monotonic()
             client.get(f"{stack.url('app')}/checkout")
             time.sleep(max(0, began + 1 / RATE - time.monotonic()))
-    stack.settle()
-    requests = len(stack.requests()) - requests
+    traffic.settle(stack)
+    requests = len(traffic.requests(stack)) - requests
     spans, span_bytes, records, record_bytes = (now - then for now, then in zip(astuple(tap), before, strict=True))
     own = '{job="checkout"}'  # with target_info, which has no service_name
     result = {
@@ -133,7 +134,7 @@ def exemplars_of_an_export(stack: Stack) -> float:
     with stack.changed("app", lambda env: env | {"OTEL_METRIC_EXPORT_INTERVAL": str(1000 * interval)}):
         since = time.time()
         while time.time() < since + exports * interval:
-            stack.checkouts(40, "/unstable?delay_ms=5")
+            traffic.checkouts(stack, 40, "/unstable?delay_ms=5")
     found = stack.query.exemplars(
         'http_server_request_duration_seconds{http_route="/unstable"}', since, time.time() + 5
     )
@@ -223,7 +224,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as scratch:
         declared = Declared(bake({}, Path(scratch) / "bake"))
         with Processes(Path(scratch) / "logs") as processes:
-            stack = Stack(declared, processes, Path(scratch) / "stack")
+            stack = Stack(declared, Path(scratch) / "stack", processes)
             try:
                 for name, value in measure(stack).items():
                     print(f"{name:24} {value:,.2f}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from statistics import quantiles
 
+from tests.e2e.datapath import traffic
 from tests.e2e.datapath.stack import Stack
 
 SECONDS = 60
@@ -20,7 +21,7 @@ def run(stack: Stack) -> dict[str, float]:
         if now < start + SECONDS and now - sent >= 0.7:
             sent = now
             # Short enough to keep the pace, and not the same each time.
-            answer = stack.get(f"/unstable?delay_ms={len(ended) % 90 + 10}")
+            answer = traffic.get(stack, f"/unstable?delay_ms={len(ended) % 90 + 10}")
             ended[answer.headers["X-Trace-Id"]] = time.time()
         now = time.time()
         for exemplar in stack.frontend.exemplars("http_server_request_duration_seconds", start - 1, now + 1):

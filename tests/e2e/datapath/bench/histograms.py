@@ -9,9 +9,12 @@ from dataclasses import dataclass
 
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
+from tests.e2e.datapath import traffic
 from tests.e2e.datapath.bench.synthetic import Service, durations, request
-from tests.e2e.datapath.stack import Request, Stack, python_environment, requests_in
+from tests.e2e.datapath.served import Request, requests_in
+from tests.e2e.datapath.stack import Stack
 from tests.e2e.datapath.stores import HttpService, Refused
+from tests.e2e.datapath.wiring import python_environment
 from tests.e2e.processes import HTTP, LOOPBACK, Process, free_port, wait_until
 
 AGGREGATIONS = {"native": "base2_exponential_bucket_histogram", "classic": "explicit_bucket_histogram"}
@@ -134,9 +137,9 @@ def run(stack: Stack) -> list[Row]:
 
 
 def _load(stack: Stack, simulators: list[Simulator], mode: str) -> None:
-    stack.wait_mode(mode, SECONDS + 2.5)
+    traffic.wait_mode(stack, mode, SECONDS + 2.5)
     loads = [
-        stack.load(12, SECONDS, f"load-{simulator.kind}", f"http://{LOOPBACK}:{simulator.port}")
+        traffic.load(stack, 12, SECONDS, f"load-{simulator.kind}", f"http://{LOOPBACK}:{simulator.port}")
         for simulator in simulators
     ]
     for load in loads:

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from statistics import median, quantiles
 
 from tests.e2e.datapath.bench.usage import usage
-from tests.e2e.datapath.stack import Stack, python_environment
+from tests.e2e.datapath.stack import Stack
+from tests.e2e.datapath.wiring import python_environment
 from tests.e2e.processes import LOOPBACK, free_port
 
 ROUNDS = 3
