@@ -100,7 +100,7 @@ def test_mirror_knows_where_each_chart_is_published(with_everything: Callable[..
     assert {("argo-cd", sources["argo-cd"]), ("argocd-apps", sources["argocd-apps"])} <= pinned
 
 
-def requested(objects: Iterable[dict[str, Any]]) -> tuple[float, float, float, float]:
+def requested(objects: Iterable[dict[str, Any]]) -> tuple[float, ...]:
     """CPU (cores), memory, its limit and disk (bytes) that the pods of these objects ask for, as the scheduler adds."""
     asked = {("requests", "cpu"): 0.0, ("requests", "memory"): 0.0, ("limits", "memory"): 0.0}
     disk = 0.0
@@ -150,7 +150,8 @@ def test_make_capacity_shows_the_pods_of_the_real_charts(with_everything: Callab
 
     def shown() -> dict[str, Any]:
         command = [sys.executable, "-m", "scripts.capacity", "--json", "--charts-from", str(UPSTREAM)]
-        return json.loads(subprocess.run(command, cwd=platform, check=True, capture_output=True, text=True).stdout)
+        done = subprocess.run(command, cwd=platform, check=True, capture_output=True, text=True)
+        return dict(json.loads(done.stdout))
 
     before = shown()
     for environment in charts.ENVIRONMENTS:
