@@ -64,7 +64,8 @@ class Proxy:
     """
 
     def __init__(self, routes: Mapping[str, int]) -> None:
-        self.routes, self.asked = dict(routes), Counter()
+        self.routes = dict(routes)
+        self.asked: Counter[str] = Counter()
         self._listener = socket.create_server((LOOPBACK, free_port()))
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -124,7 +125,13 @@ class Proxy:
 def entra_token(audience: str) -> str:
     """Return an Entra ID access token for ``audience``, unsigned."""
     now = int(time.time())
-    claims = {"aud": audience, "iss": f"https://sts.windows.net/{TENANT}/", "tid": TENANT, "oid": TENANT, "sub": OWNER}
+    claims: dict[str, str | int] = {
+        "aud": audience,
+        "iss": f"https://sts.windows.net/{TENANT}/",
+        "tid": TENANT,
+        "oid": TENANT,
+        "sub": OWNER,
+    }
     claims |= {"iat": now, "nbf": now - 60, "exp": now + 3600}
     parts = ({"alg": "RS256", "typ": "JWT"}, claims)
     encoded = [base64.urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=").decode() for part in parts]
@@ -217,22 +224,25 @@ class Cloud(ABC):
 
     def start(self) -> None:
         """Start the server, again on what it held before."""
-        self.process = self.processes.start(type(self).__name__.lower(), self.command(), env=self.server_environment())
-        wait_until(self._answers, f"{type(self).__name__} answers")
+        name = type(self).__name__
+        process = self.process = self.processes.start(name.lower(), self.command(), env=self.server_environment())
 
-    def _answers(self) -> bool:
-        assert self.process.running, self.process.tail()
-        return bool(self.request("GET", "/").status_code)
+        def answers() -> bool:
+            assert process.running, process.tail()
+            return bool(self.request("GET", "/").status_code)
+
+        wait_until(answers, f"{name} answers")
 
     def stop(self) -> None:
         """Take the store away. It ends in order: Azurite writes its index from time to time only."""
-        self.process.stop()
+        if self.process:
+            self.process.stop()
 
     def close(self) -> None:
         self.proxy.stop()
         self._identity.stop()
 
-    def request(self, method: str, path: str, **more: object) -> httpx.Response:
+    def request(self, method: str, path: str, **more: Any) -> httpx.Response:
         """Send a request by the store's own name."""
         with httpx.Client(
             proxy=self.proxy.url, verify=ssl.create_default_context(cafile=self.authority.trust), trust_env=False
@@ -284,8 +294,17 @@ class S3(Cloud):
         self.users.mkdir()
 
     def command(self) -> list[str | Path]:
-        tls = ["--cert", self.authority.certificate, "--key", self.authority.key]
-        root = ["--access", OWNER, "--secret", self.SECRET, "--region", self.region, "--iam-dir", self.users]
+        tls: list[str | Path] = ["--cert", self.authority.certificate, "--key", self.authority.key]
+        root: list[str | Path] = [
+            "--access",
+            OWNER,
+            "--secret",
+            self.SECRET,
+            "--region",
+            self.region,
+            "--iam-dir",
+            self.users,
+        ]
         metadata = self.folder / "metadata"
         metadata.mkdir(exist_ok=True)
         return [
@@ -321,7 +340,12 @@ class Gcs(Cloud):
     identity = ("oauth2.googleapis.com",)
 
     def command(self) -> list[str | Path]:
-        tls = ["-cert-location", self.authority.certificate, "-private-key-location", self.authority.key]
+        tls: list[str | Path] = [
+            "-cert-location",
+            self.authority.certificate,
+            "-private-key-location",
+            self.authority.key,
+        ]
         return [
             toolchain.tool("fake-gcs-server"), "-scheme", "https", "-host", LOOPBACK, "-port", str(self.port), *tls,
             "-backend", "filesystem", "-filesystem-root", self.data,

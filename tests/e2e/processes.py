@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import httpx
 
@@ -29,7 +29,9 @@ class NotReady(AssertionError):
     """A wait reached its deadline, or the program that was waited for ended; the message holds its last log lines."""
 
 
-def wait_until(check: Callable[[], T], what: str, timeout: float = 60, interval: float = 0.1) -> T:
+def wait_until(
+    check: Callable[[], T | Literal[False] | None], what: str, timeout: float = 60, interval: float = 0.1
+) -> T:
     """Call ``check`` until it returns something true, and return that.
 
     A failed assertion or a connection error inside ``check`` means "not yet"; the last one is part of the final message.
@@ -41,9 +43,9 @@ def wait_until(check: Callable[[], T], what: str, timeout: float = 60, interval:
     last: object = None
     while True:
         try:
-            last = check()
-            if last:
-                return last
+            last = answer = check()
+            if answer:
+                return answer
         except NotReady:
             raise
         except (AssertionError, httpx.HTTPError, OSError) as error:

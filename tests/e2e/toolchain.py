@@ -292,7 +292,7 @@ def azurite() -> Path:
     return folder / "node_modules" / ".bin" / "azurite-blob"
 
 
-def _build_into(folder: Path, title: str, build) -> None:
+def _build_into(folder: Path, title: str, build: Callable[[Path], None]) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     # Two runs that miss the same tool must not build it twice: the second waits and finds it there.
     with (folder.parent / f".{folder.name}.lock").open("w") as lock:
@@ -371,8 +371,9 @@ def _completed(source: Path, copy: Path, absent: str) -> Path:
 
 
 def _wrapper_module(spec: Tool, upstream: str) -> str:
-    go = re.search(r"^go (\S+)$", upstream, re.M).group(1)
-    lines = [f"module build\n\ngo {go}\n\nrequire {spec.module} {spec.version}\n"]
+    go = re.search(r"^go (\S+)$", upstream, re.M)
+    assert go, f"{spec.module} names no version of Go"
+    lines = [f"module build\n\ngo {go[1]}\n\nrequire {spec.module} {spec.version}\n"]
     for old, new in re.findall(r"^\s*(?:replace )?(\S+(?: v\S+)?) => (\S+(?: v\S+)?)$", upstream, re.M):
         if new.startswith("."):
             # The archive has no such folder: the published module of the required version stands in for it.

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
@@ -21,6 +21,7 @@ from scripts.charts import merge
 from scripts.charts import values as values_of
 from tests.charts import render
 
+T = TypeVar("T")
 NAMESPACE = "observability"
 UPSTREAM_CHARTS = os.environ.get("UPSTREAM_CHARTS")
 
@@ -72,7 +73,7 @@ class NothingReplaced(AssertionError):
     """A substitution matched nothing: the baked file no longer has what the test thinks it replaces."""
 
 
-def substitute(value, table: Mapping[str, str]):
+def substitute(value: T, table: Mapping[str, str]) -> T:
     """Return ``value`` (nested dicts, lists, text) with every key of ``table`` replaced in every text.
 
     Raises:
@@ -80,7 +81,7 @@ def substitute(value, table: Mapping[str, str]):
     """
     used: set[str] = set()
 
-    def walk(item):
+    def walk(item: Any) -> Any:
         if isinstance(item, dict):
             return {key: walk(content) for key, content in item.items()}
         if isinstance(item, list):
@@ -92,7 +93,7 @@ def substitute(value, table: Mapping[str, str]):
                     item = item.replace(old, new)
         return item
 
-    result = walk(value)
+    result: T = walk(value)
     if unused := table.keys() - used:
         raise NothingReplaced(f"nothing to replace for {sorted(unused)}")
     return result
@@ -151,27 +152,28 @@ class Declared:
         """Return a component's manifests; of its dependencies only with ``charts``, a folder of packaged charts."""
         return render(self.platform / "platform-apps" / component, self.environment, Path(charts) if charts else None)
 
-    def _one(self, component: str, kind: str, name: str) -> dict[str, Any]:
-        found = [d for d in self.render(component) if d["kind"] == kind and d["metadata"]["name"] == name]
-        assert len(found) == 1, f"{component} renders {len(found)} {kind} named {name}"
-        return found[0]
+    def _one(self, component: str, kind: str, name: str, part: str) -> dict[str, Any]:
+        """Return a part (``spec`` or ``data``) of the one object of that kind and name."""
+        parts = [d[part] for d in self.render(component) if d["kind"] == kind and d["metadata"]["name"] == name]
+        assert len(parts) == 1, f"{component} renders {len(parts)} {kind} named {name}"
+        return dict(parts[0])
 
     def collector(self) -> dict[str, Any]:
         """Return the configuration of the OpenTelemetryCollector ``otel``."""
-        return self._one("otel-collector", "OpenTelemetryCollector", "otel")["spec"]["config"]
+        return dict(self._one("otel-collector", "OpenTelemetryCollector", "otel", "spec")["config"])
 
     def scraper(self) -> dict[str, Any]:
         """Return the configuration of the OpenTelemetryCollector ``otel-scrape``."""
-        return self._one("otel-collector", "OpenTelemetryCollector", "otel-scrape")["spec"]["config"]
+        return dict(self._one("otel-collector", "OpenTelemetryCollector", "otel-scrape", "spec")["config"])
 
     def query_endpoints(self) -> dict[str, Any]:
         """Return the file of the ConfigMap `thanos-query-endpoints`, which Query reads."""
-        data = self._one("thanos-query", "ConfigMap", "thanos-query-endpoints")["data"]
-        return yaml.safe_load(data["endpoints.yaml"])
+        data = self._one("thanos-query", "ConfigMap", "thanos-query-endpoints", "data")
+        return dict(yaml.safe_load(data["endpoints.yaml"]))
 
     def sdk_environment(self) -> dict[str, str]:
         """Return what the operator puts into an app's environment for the Instrumentation resource ``python``."""
-        spec = self._one("otel-instrumentation", "Instrumentation", "python")["spec"]
+        spec = self._one("otel-instrumentation", "Instrumentation", "python", "spec")
         env = {
             # The operator's own defaults for Python.
             "OTEL_TRACES_EXPORTER": "otlp",

@@ -45,9 +45,10 @@ def prompts(template: Path, folder: Path, answers: dict[str, str]) -> str:
     )
     shown = ""
     while child.expect([r"\)(?:\x1b\[[\d;]*m)*: ", pexpect.EOF]) == 0:
-        shown += child.before + child.after
-        child.sendline(next((given for word, given in answers.items() if word in child.before), ""))
-    said = (shown + child.before).replace(sys.executable, "python").replace(str(folder), "~")
+        asked = str(child.before)
+        shown += f"{asked}{child.after}"
+        child.sendline(next((given for word, given in answers.items() if word in asked), ""))
+    said = f"{shown}{child.before}".replace(sys.executable, "python").replace(str(folder), "~")
     return said.replace(str(template), "gh:<org>/cookiecutter-gitops-observability")
 
 

@@ -30,7 +30,7 @@ class Thanos:
 
     url: str
 
-    def _get(self, path: str, **parameters: object):
+    def _get(self, path: str, **parameters: str | float | None) -> Any:
         answer = HTTP.get(f"{self.url}/api/v1/{path}", params={k: v for k, v in parameters.items() if v is not None})
         content = answer.json() if answer.headers.get("content-type", "").startswith("application/json") else {}
         if answer.status_code != 200 or content.get("status") != "success":
@@ -39,7 +39,7 @@ class Thanos:
 
     def instant(self, expression: str, time: float | None = None) -> list[dict[str, Any]]:
         """Return the instant vector: series with ``metric`` and ``value`` or ``histogram``."""
-        return self._get("query", query=expression, time=time)["result"]
+        return [*self._get("query", query=expression, time=time)["result"]]
 
     def value(self, expression: str, time: float | None = None) -> float | None:
         """Return the one float of an instant vector, None where it is empty."""
@@ -47,9 +47,9 @@ class Thanos:
         assert len(result) < 2, f"{expression} has {len(result)} series"
         return float(result[0]["value"][1]) if result else None
 
-    def range(self, expression: str, start: float, end: float, step: float, **more: object) -> list[dict[str, Any]]:
+    def range(self, expression: str, start: float, end: float, step: float, **more: str) -> list[dict[str, Any]]:
         """Return the range vector."""
-        return self._get("query_range", query=expression, start=start, end=end, step=step, **more)["result"]
+        return [*self._get("query_range", query=expression, start=start, end=end, step=step, **more)["result"]]
 
     def exemplars(self, expression: str, start: float, end: float) -> list[Exemplar]:
         """Return the exemplars of every series that ``expression`` selects."""
@@ -67,7 +67,7 @@ class Thanos:
 
     def stores(self) -> Counter[str]:
         """Return how many healthy endpoints of each type (receive, store, rule, sidecar) Query is connected to."""
-        found: Counter[str] = Counter()
+        healthy: Counter[str] = Counter()
         for kind, endpoints in self._get("stores").items():
-            found[kind] += sum(1 for endpoint in endpoints if not endpoint.get("lastError"))
-        return found
+            healthy[kind] += sum(1 for endpoint in endpoints if not endpoint.get("lastError"))
+        return healthy

@@ -12,7 +12,7 @@ import json
 import re
 import threading
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -38,7 +38,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import (
     TraceServiceServicer,
     add_TraceServiceServicer_to_server,
 )
-from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue, InstrumentationScope, KeyValue
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
@@ -90,7 +90,8 @@ class HttpService:
                     body = gzip.decompress(body)
                 self._answer(lambda: service.post(urlsplit(self.path).path, body, self.headers.get("Content-Type", "")))
 
-            def _answer(self, make) -> None:
+            def _answer(self, make: Callable[[], object]) -> None:
+                answer: object
                 try:
                     status, answer = 200, make()
                 except Refused as error:
@@ -130,7 +131,7 @@ def plain(value: AnyValue) -> str:
     return str(content).lower() if kind == "bool_value" else str(content)
 
 
-def attributes(pairs: list[KeyValue]) -> dict[str, str]:
+def attributes(pairs: Iterable[KeyValue]) -> dict[str, str]:
     return {pair.key: plain(pair.value) for pair in pairs}
 
 
@@ -141,9 +142,9 @@ class TraceLimits:
     ``retry_after`` is what a refusal says about trying again, in seconds; 0 says nothing, which an exporter takes for final.
     """
 
-    rate_limit_bytes: int = 15_000_000
-    burst_size_bytes: int = 20_000_000
-    max_traces_per_user: int = 10_000
+    rate_limit_bytes: float = 15_000_000
+    burst_size_bytes: float = 20_000_000
+    max_traces_per_user: float = 10_000
     retry_after: float = 0
 
 
@@ -169,7 +170,7 @@ class TraceStore(HttpService, TraceServiceServicer):
         self.grpc_port = free_port()
         self._grpc: grpc.Server | None = None
         self._lock = threading.Lock()
-        self._traces: dict[str, dict[str, tuple[Resource, object, Span]]] = defaultdict(dict)
+        self._traces: dict[str, dict[str, tuple[Resource, InstrumentationScope, Span]]] = defaultdict(dict)
         self.limits = TraceLimits()
         self.refused = 0
         self._live: dict[str, float] = {}
@@ -255,8 +256,8 @@ class TraceStore(HttpService, TraceServiceServicer):
             return "echo"
         if path == "/api/search":
             return {"traces": self._search(query)}
-        if found := re.fullmatch(r"/api/traces/([0-9a-f]{1,32})", path):
-            return self._trace(found[1].zfill(32))
+        if asked := re.fullmatch(r"/api/traces/([0-9a-f]{1,32})", path):
+            return self._trace(asked[1].zfill(32))
         raise Refused(404, f"{path} not found")
 
     def content(self) -> list[list[tuple[Resource, Span]]]:
@@ -282,8 +283,8 @@ class TraceStore(HttpService, TraceServiceServicer):
     def _search(self, query: dict[str, str]) -> list[dict[str, Any]]:
         text, most_recent = _hints(query.get("q", "{}"))
         wanted = _span_set(text)
-        start, end = (int(query.get(key, default)) * 10**9 for key, default in (("start", 0), ("end", 1 << 33)))
-        found = []
+        start, end = int(query.get("start", 0)) * 10**9, int(query.get("end", 1 << 33)) * 10**9
+        matches: list[dict[str, Any]] = []
         with self._lock:
             traces = [(trace_id, list(spans.values())) for trace_id, spans in self._traces.items()]
         for trace_id, spans in traces:
@@ -295,7 +296,7 @@ class TraceStore(HttpService, TraceServiceServicer):
             if not matching or not start <= min(span.start_time_unix_nano for span in matching) <= end:
                 continue
             root = next(((res, span) for res, _, span in spans if not span.parent_span_id), (spans[0][0], spans[0][2]))
-            found.append(
+            matches.append(
                 {
                     "traceID": trace_id,
                     "rootServiceName": attributes(root[0].attributes).get("service.name", ""),
@@ -304,16 +305,16 @@ class TraceStore(HttpService, TraceServiceServicer):
                     "durationMs": (root[1].end_time_unix_nano - root[1].start_time_unix_nano) // 10**6,
                 }
             )
-        found.sort(key=lambda trace: int(trace["startTimeUnixNano"]), reverse=most_recent)
-        return found[: int(query.get("limit", 20))]
+        matches.sort(key=lambda trace: int(trace["startTimeUnixNano"]), reverse=most_recent)
+        return matches[: int(query.get("limit", 20))]
 
 
 def _hints(text: str) -> tuple[str, bool]:
     """Return a query without its hints, and whether they ask for the newest traces."""
-    query, found, hints = text.partition(" with ")
-    if found and hints.strip() != "(most_recent=true)":
+    query, _, hints = text.partition(" with ")
+    if hints.strip() not in ("", "(most_recent=true)"):
         raise Refused(400, f"not a hint that this stand-in knows: {hints}")
-    return query, bool(found)
+    return query, bool(hints)
 
 
 _COMPARISON = re.compile(r"\s*([\w.:]+)\s*(!?=|>)\s*(?:\"([^\"]*)\"|([\w.]+))\s*")
@@ -334,10 +335,11 @@ def _span_set(text: str) -> list[list[Comparison]]:
 
 
 def _comparison(text: str) -> Comparison:
-    found = _COMPARISON.fullmatch(text)
-    if not found:
+    comparison = _COMPARISON.fullmatch(text)
+    if not comparison:
         raise Refused(400, f"not a comparison that this stand-in knows: {text}")
-    return found[1], found[2], found[3] if found[3] is not None else found[4]
+    field, operator, quoted, bare = comparison.groups()
+    return field, operator, bare if quoted is None else quoted
 
 
 def _matches(wanted: Comparison, resource: Resource, span: Span) -> bool:
@@ -348,6 +350,7 @@ def _matches(wanted: Comparison, resource: Resource, span: Span) -> bool:
         return span.end_time_unix_nano - span.start_time_unix_nano > float(limit[1]) * unit
     if operator == ">":
         raise Refused(400, f"not a comparison that this stand-in knows: {field} > {value}")
+    actual: str | None
     if field == "name":
         actual = span.name
     elif field == "kind":
@@ -425,7 +428,7 @@ class LogStore(HttpService):
         with self._lock:
             lines = list(self._lines)
         streams: dict[str, dict[str, Any]] = {}
-        found = sorted(
+        kept = sorted(
             (
                 entry
                 for entry in lines
@@ -437,13 +440,13 @@ class LogStore(HttpService):
             reverse=query.get("direction", "backward") == "backward",
         )
         if counted:
-            counts = Counter(labels.get(counted["label"], "") for _, _, labels in found)
+            counts = Counter(labels.get(counted["label"], "") for _, _, labels in kept)
             series = [
                 {"metric": {counted["label"]: value}, "values": [[end / 1e9, str(count)]]}
                 for value, count in counts.items()
             ]
             return {"status": "success", "data": {"resultType": "matrix", "result": series}}
-        for time, line, labels in found[: int(query.get("limit", 100))]:
+        for time, line, labels in kept[: int(query.get("limit", 100))]:
             key = json.dumps(labels, sort_keys=True)
             streams.setdefault(key, {"stream": labels, "values": []})["values"].append([str(time), line])
         return {"status": "success", "data": {"resultType": "streams", "result": list(streams.values())}}
@@ -455,7 +458,11 @@ _MATCHER = re.compile(r"\s*(\w+)\s*=\s*\"([^\"]*)\"\s*")
 _STAGE = re.compile(r"\s*(?:\|\s*(?P<label>\w+)\s*(?P<how>=~?)|\|(?P<line>[=~]))\s*\"(?P<value>[^\"]*)\"\s*")
 
 
-def _log_query(text: str):
+Filter = Callable[[str, Mapping[str, str]], object]
+
+
+def _log_query(text: str) -> tuple[list[tuple[str, str]], list[Filter]]:
+    """Return what a query's stream selector wants of labels, and a check of line and labels for each stage after it."""
     head = _SELECTOR.match(text)
     if not head:
         raise Refused(400, f"parse error: no stream selector in {text!r}")
@@ -472,15 +479,16 @@ def _log_query(text: str):
         stage = _STAGE.match(text, at)
         if not stage:
             raise Refused(400, f"parse error: not a stage that this stand-in knows: {text[at:]!r}")
-        wanted = stage["value"]
-        if stage["line"] == "=":
-            filters.append(lambda line, _labels, wanted=wanted: wanted in line)
-        elif stage["line"] == "~":
-            filters.append(lambda line, _labels, wanted=wanted: re.search(wanted, line))
-        else:
-            pattern = wanted if stage["how"] == "=~" else re.escape(wanted)
-            filters.append(
-                lambda _line, labels, name=stage["label"], pattern=pattern: re.fullmatch(pattern, labels.get(name, ""))
-            )
+        filters.append(_filter(stage))
         at = stage.end()
     return selector, filters
+
+
+def _filter(stage: re.Match[str]) -> Filter:
+    wanted = stage["value"]
+    if stage["line"] == "=":
+        return lambda line, _labels: wanted in line
+    if stage["line"] == "~":
+        return lambda line, _labels: re.search(wanted, line)
+    name, pattern = stage["label"], wanted if stage["how"] == "=~" else re.escape(wanted)
+    return lambda _line, labels: re.fullmatch(pattern, labels.get(name, ""))

@@ -8,6 +8,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -15,9 +16,10 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 import yaml
 
+from scripts.charts import merge
 from tests.e2e import toolchain
 from tests.e2e.datapath import traffic
-from tests.e2e.datapath.declared import Declared, merge
+from tests.e2e.datapath.declared import Declared
 from tests.e2e.datapath.stack import Stack
 from tests.e2e.datapath.stores import HttpService, LogStore, Refused, TraceStore
 from tests.e2e.datapath.test_doctor import doctor
@@ -124,7 +126,7 @@ def test_alertmanager_accepts_the_configuration(declared: Declared, tmp_path: Pa
     mounted = [each["mountPath"] for each in baked["alertmanager"]["extraVolumeMounts"]]
     files = [value for key, value in leaves(config["receivers"]) if key.endswith("_file")]
     assert bool(files) == bool(more)
-    assert all(Path(file).parent.as_posix() in mounted for file in files)
+    assert all(Path(str(file)).parent.as_posix() in mounted for file in files)
     for name, text in baked["alertmanager"]["templates"].items():
         (tmp_path / name).write_text(text)
     path = tmp_path / "alertmanager.yml"
@@ -255,7 +257,7 @@ def telling(stack: Stack, *alerts: str) -> Iterator[None]:
 
 def all_fire(stack: Stack, *alerts: str) -> None:
     for alert in alerts:
-        wait_until(lambda alert=alert: fires(stack, alert), f"{alert} fires", timeout=60)
+        wait_until(partial(fires, stack, alert), f"{alert} fires", timeout=60)
 
 
 def test_the_watchdog_calls(stack: Stack, receiver: Receiver) -> None:

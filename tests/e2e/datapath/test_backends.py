@@ -14,7 +14,6 @@ import httpx
 import pytest
 import yaml
 
-from tests.e2e.datapath import backends
 from tests.e2e.datapath import declared as reading
 from tests.e2e.datapath.backends import VARIABLES, BackendError, Loki, Tempo, binary, replace_ports
 from tests.e2e.datapath.declared import UPSTREAM_CHARTS, NothingReplaced
@@ -52,6 +51,12 @@ def named(monkeypatch: pytest.MonkeyPatch, program: Path, new_stack: Callable[[]
     for variable in VARIABLES.values():
         monkeypatch.setenv(variable, str(program))
     return new_stack()
+
+
+def backend_of(stack: Stack, component: str) -> Tempo | Loki:
+    backend = stack.traces if component == "tempo" else stack.logs
+    assert isinstance(backend, Tempo | Loki)
+    return backend
 
 
 @pytest.mark.parametrize("component", VARIABLES)
@@ -102,7 +107,7 @@ def changes(before: object, after: object, path: str = "") -> dict[str, tuple[ob
 @needs_charts
 @pytest.mark.parametrize("component", VARIABLES)
 def test_only_addresses_and_paths_are_replaced(component: str, named: Stack) -> None:
-    backend: Tempo | Loki = named.traces if component == "tempo" else named.logs
+    backend = backend_of(named, component)
     program, *arguments = backend.command()
     assert program == backend.path
     documents = reading.Declared(named.declared.platform, "local").render(component, UPSTREAM_CHARTS)
@@ -120,10 +125,12 @@ def test_only_addresses_and_paths_are_replaced(component: str, named: Stack) -> 
 
 @needs_charts
 def test_retention_and_trace_id_label_are_the_baked_ones(named: Stack) -> None:
-    named.traces.command(), named.logs.command()
-    tempo, loki = (
-        yaml.safe_load((named.data(each.component) / each.main_file).read_text()) for each in (named.traces, named.logs)
-    )
+    written = {}
+    for component in VARIABLES:
+        backend = backend_of(named, component)
+        backend.command()
+        written[component] = yaml.safe_load((named.data(component) / backend.main_file).read_text())
+    tempo, loki = written["tempo"], written["loki"]
     assert tempo["compactor"]["compaction"]["block_retention"].endswith("h")
     assert tempo["overrides"]["defaults"]["metrics_generator"]["trace_id_label_name"] == "trace_id"
     assert named.address("router", "write") in tempo["metrics_generator"]["storage"]["remote_write"][0]["url"]
@@ -133,7 +140,7 @@ def test_retention_and_trace_id_label_are_the_baked_ones(named: Stack) -> None:
 @needs_charts
 @pytest.mark.parametrize("component", VARIABLES)
 def test_a_configuration_without_what_is_replaced_fails(component: str, named: Stack) -> None:
-    backend: Tempo | Loki = named.traces if component == "tempo" else named.logs
+    backend = backend_of(named, component)
     with pytest.raises(NothingReplaced, match="nothing to replace"):
         backend.configuration({backend.main_file: "server: {http_listen_port: 1, grpc_listen_port: 2}"})
 
@@ -153,7 +160,7 @@ def test_the_collector_sends_to_the_programs(named: Stack) -> None:
 @needs_charts
 @pytest.mark.parametrize("component", VARIABLES)
 def test_the_program_is_started_and_stopped(component: str, named: Stack) -> None:
-    backend: Tempo | Loki = named.traces if component == "tempo" else named.logs
+    backend = backend_of(named, component)
     for _ in range(2):
         backend.start()
         assert HTTP.get(f"{backend.url}/ready").status_code == 200
@@ -162,8 +169,10 @@ def test_the_program_is_started_and_stopped(component: str, named: Stack) -> Non
             HTTP.get(f"{backend.url}/ready")
 
 
-def test_each_variable_has_its_program(monkeypatch: pytest.MonkeyPatch, program: Path, new_stack) -> None:
-    monkeypatch.setattr(backends.declared, "UPSTREAM_CHARTS", "charts")
+def test_each_variable_has_its_program(
+    monkeypatch: pytest.MonkeyPatch, program: Path, new_stack: Callable[[], Stack]
+) -> None:
+    monkeypatch.setattr(reading, "UPSTREAM_CHARTS", "charts")
     monkeypatch.setenv("TEMPO_BIN", str(program))
     monkeypatch.delenv("LOKI_BIN", raising=False)
     stack = new_stack()

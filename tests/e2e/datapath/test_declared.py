@@ -68,6 +68,7 @@ def test_a_variable_that_is_left_over_fails() -> None:
 )
 @pytest.mark.skipif(not UPSTREAM_CHARTS, reason="UPSTREAM_CHARTS names no folder of packaged charts")
 def test_arguments_are_those_of_the_real_chart(declared: Declared, environment: str, program: str) -> None:
+    assert UPSTREAM_CHARTS
     platform = Declared(declared.platform, environment)
     written, rendered = platform._valued_thanos(program), platform._rendered_thanos(program, UPSTREAM_CHARTS)
     assert sorted(written) == sorted(rendered)

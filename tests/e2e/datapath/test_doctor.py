@@ -18,6 +18,7 @@ import pytest
 
 from tests.e2e import toolchain
 from tests.e2e.datapath import traffic
+from tests.e2e.datapath.backends import Loki, Tempo
 from tests.e2e.datapath.stack import Stack
 from tests.e2e.datapath.stores import LogStore, TraceStore
 from tests.e2e.datapath.wiring import reports_every_second
@@ -128,7 +129,7 @@ def stopped(stack: Stack, part: str) -> Iterator[None]:
 
 
 @contextmanager
-def store_stopped(store) -> Iterator[None]:
+def store_stopped(store: TraceStore | Tempo | LogStore | Loki) -> Iterator[None]:
     store.stop()
     try:
         yield
@@ -138,6 +139,8 @@ def store_stopped(store) -> Iterator[None]:
 
 @contextmanager
 def traces_expired(stack: Stack) -> Iterator[None]:
+    if not isinstance(stack.traces, TraceStore):
+        pytest.skip("Tempo forgets when its retention is over, not on demand: needs the stand-in")
     traffic.checkouts(stack, 3)
     traffic.settle(stack)
     with stack.traces.forgotten():
@@ -146,11 +149,14 @@ def traces_expired(stack: Stack) -> Iterator[None]:
 
 @contextmanager
 def no_trace_ids(stack: Stack) -> Iterator[None]:
-    stack.logs.keep_trace_ids = False
+    logs = stack.logs
+    if not isinstance(logs, LogStore):
+        pytest.skip("Loki keeps the trace id it is given: needs the stand-in")
+    logs.keep_trace_ids = False
     try:
         yield
     finally:
-        stack.logs.keep_trace_ids = True
+        logs.keep_trace_ids = True
 
 
 def without(flag: str) -> Callable[[list[str]], list[str]]:
@@ -211,17 +217,9 @@ LIVE: dict[str, tuple[Fault, str, str]] = {
 }
 
 
-STAND_IN_ONLY = {
-    "trace expired": ("traces", "Tempo forgets when its retention is over, not on demand: needs the stand-in"),
-    "log backend without the trace id": ("logs", "Loki keeps the trace id it is given: needs the stand-in"),
-}
-
-
 @pytest.mark.parametrize("fault", LIVE)
 def test_a_fault_in_the_running_platform_is_named(stack: Stack, fault: str) -> None:
     inject, finding, evidence = LIVE[fault]
-    if (needed := STAND_IN_ONLY.get(fault)) and not isinstance(getattr(stack, needed[0]), TraceStore | LogStore):
-        pytest.skip(needed[1])
     with inject(stack):
         names(stack, finding, evidence)
     if fault == "traces exporter removed":

@@ -6,7 +6,7 @@ import gzip
 import random
 import socket
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import httpx
@@ -14,6 +14,12 @@ import pytest
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.metrics.v1.metrics_pb2 import (
+    AggregationTemporality,
+    ExponentialHistogramDataPoint,
+    HistogramDataPoint,
+    NumberDataPoint,
+)
 
 from tests.e2e.datapath import traffic
 from tests.e2e.datapath.stack import Stack
@@ -46,22 +52,24 @@ def metrics(rng: random.Random) -> bytes:
         name=rng.choice(["", "a" * 3000, "with space", "ünïcode", "x\ny", "__name__"])
     )
     time = rng.choice([0, 1, 2**63 - 1, 2**64 - 1])
+    temporalities = AggregationTemporality.values()
     shape = rng.randrange(4)
+    point: NumberDataPoint | HistogramDataPoint | ExponentialHistogramDataPoint
     if shape == 0:
         point = metric.gauge.data_points.add(
             time_unix_nano=time, as_double=rng.choice([float("nan"), float("inf"), -0.0])
         )
     elif shape == 1:
-        metric.sum.aggregation_temporality = rng.choice([0, 1, 2])
+        metric.sum.aggregation_temporality = rng.choice(temporalities)
         metric.sum.is_monotonic = True
         point = metric.sum.data_points.add(time_unix_nano=time, as_int=rng.choice([-(2**63), 2**63 - 1]))
     elif shape == 2:
-        metric.histogram.aggregation_temporality = rng.choice([0, 1, 2])
+        metric.histogram.aggregation_temporality = rng.choice(temporalities)
         point = metric.histogram.data_points.add(time_unix_nano=time, count=2**64 - 1)
         point.bucket_counts.extend([1] * rng.choice([1, 5]))
         point.explicit_bounds.extend([3.0, 2.0, 1.0])
     else:
-        metric.exponential_histogram.aggregation_temporality = rng.choice([0, 1, 2])
+        metric.exponential_histogram.aggregation_temporality = rng.choice(temporalities)
         point = metric.exponential_histogram.data_points.add(
             time_unix_nano=time, count=3, scale=rng.choice([-100, 0, 50]), zero_count=2**64 - 1
         )
@@ -97,7 +105,7 @@ def logs(rng: random.Random) -> bytes:
     return request.SerializeToString()
 
 
-def otlp_cases(rng: random.Random, paths: dict[str, Callable[[random.Random], bytes]], count: int) -> Iterator[Case]:
+def otlp_cases(rng: random.Random, paths: Mapping[str, Callable[[random.Random], bytes]], count: int) -> Iterator[Case]:
     """Yield ``count`` bad OTLP/HTTP requests for these paths."""
     kinds = [
         "random",
@@ -214,7 +222,7 @@ def answers(stack: Stack) -> dict[str, Counter[tuple[str, str]]]:
     before = {name: part.pid for name, part in stack.parts.items()}
     traffic.settle(stack)
     load = traffic.load(stack, 6, 12)
-    found = {door: Counter((case.kind, send(base, case)) for case in cases) for door, (base, cases) in doors.items()}
+    answered = {door: Counter((case.kind, send(base, case)) for case in cases) for door, (base, cases) in doors.items()}
     ports = [
         ("collector", "otlp-http"),
         ("collector", "otlp-grpc"),
@@ -225,14 +233,9 @@ def answers(stack: Stack) -> dict[str, Counter[tuple[str, str]]]:
     for part, port in ports:
         for data in raw_cases(rng, 20):
             knock(int(stack.address(part, port).rsplit(":", 1)[1]), data)
-            found.setdefault("raw", Counter())[part, port] += 1
     assert load.wait_end(60) == 0
     assert {name: part.pid for name, part in stack.parts.items() if part.running} == before
-    return found
-
-
-def test_there_are_enough_cases(answers: dict[str, Counter[tuple[str, str]]]) -> None:
-    assert sum(sum(door.values()) for door in answers.values()) >= 500
+    return answered
 
 
 @pytest.mark.parametrize("door", ["collector", "router", "ingestor", "app"])

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -125,6 +126,9 @@ class LongTerm:
         found = re.findall(r"^(01\w{24}) .*Compaction: (\d+), Downsample: (\d+)", done.stdout, re.M)
         return {block: (int(level), int(resolution)) for block, level, resolution in found}
 
+    def is_uploaded(self) -> bool:
+        return self.metric("ingestor", "thanos_shipper_uploads_total") >= len(self.blocks())
+
     def metric(self, part: str, name: str) -> float:
         """Return the sum of a program's own metric, 0 where it has none yet."""
         text = HTTP.get(f"{self.stack.url(part)}/metrics").text
@@ -146,6 +150,12 @@ class LongTerm:
             stack.thanos_environment, stack.objstore = self.cloud.environment(), self.config
 
 
+def store(provider: str, folder: Path, servers: Processes) -> Cloud:
+    if provider == "s3":  # Thanos' client takes the dual-stack name of the region.
+        return S3(folder, servers, REGION, f"s3.dualstack.{REGION}.amazonaws.com")
+    return Gcs(folder, servers) if provider == "gcs" else Azure(folder, servers, ACCOUNT)
+
+
 @pytest.fixture(scope="module")
 def make(baked: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], LongTerm]]:
     """Return ``make(provider)``: long-term storage with a first block that is not uploaded yet."""
@@ -157,12 +167,7 @@ def make(baked: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -
             if provider not in made:
                 folder = tmp_path_factory.mktemp(provider)
                 platform = baked(object_storage=provider, object_storage_bucket=BUCKET, **ANSWERS[provider])
-                cloud: Cloud = {
-                    # Thanos' client takes the dual-stack name of the region.
-                    "s3": lambda: S3(folder / "cloud", servers, REGION, f"s3.dualstack.{REGION}.amazonaws.com"),
-                    "gcs": lambda: Gcs(folder / "cloud", servers),
-                    "azure": lambda: Azure(folder / "cloud", servers, ACCOUNT),
-                }[provider]()
+                cloud = store(provider, folder / "cloud", servers)
                 cloud.start()
                 cloud.create(BUCKET)
                 stack = Stack(Declared(platform), folder / "stack", running.enter_context(Processes(folder / "logs")))
@@ -198,6 +203,10 @@ def test_a_refusal_is_told_counted_and_loses_nothing(make: Callable[[str], LongT
     assert before <= it.blocks()
 
 
+def tells_of_it(log: Callable[[], str]) -> bool:
+    return AWAY_ERROR in log()
+
+
 @pytest.fixture(scope="module")
 def survivors(make: Callable[[str], LongTerm]) -> dict[str, LongTerm]:
     """Take all three stores away at the same time for a minute, give them back and wait until the blocks are there."""
@@ -208,19 +217,15 @@ def survivors(make: Callable[[str], LongTerm]) -> dict[str, LongTerm]:
         began = time.monotonic()
         logs = {name: running.enter_context(it.ingestor()) for name, it in them.items()}
         for name, it in them.items():
-            wait_until(lambda name=name: AWAY_ERROR in logs[name](), f"{name}: the error tells that the store is away")
-            wait_until(lambda it=it: it.metric("ingestor", FAILURES), f"{name}: the failure is counted")
+            wait_until(partial(tells_of_it, logs[name]), f"{name}: the error tells that the store is away")
+            wait_until(partial(it.metric, "ingestor", FAILURES), f"{name}: the failure is counted")
         wait_until(lambda: time.monotonic() > began + AWAY, "the minute is over", timeout=AWAY + 1)
         for it in them.values():
             assert it.metric("ingestor", "thanos_shipper_uploads_total") == 0
             it.cloud.start()
         for name, it in them.items():
             # The shipper tries again every 30 s.
-            wait_until(
-                lambda it=it: it.metric("ingestor", "thanos_shipper_uploads_total") >= len(it.blocks()),
-                f"{name}: every block is uploaded",
-                timeout=90,
-            )
+            wait_until(it.is_uploaded, f"{name}: every block is uploaded", timeout=90)
     return them
 
 

@@ -290,7 +290,7 @@ def test_the_trace_tells_what_happened(story: Story, phase: Phase) -> None:
         assert len(failing.events("exception")) == (not request.ok)
         assert all(child.events(f"{child.name} done") for child in (children if request.ok else children[:-1]))
         if not request.ok:
-            assert failing.events("exception")[0]["exception.type"].endswith("SimulatedError")
+            assert str(failing.events("exception")[0]["exception.type"]).endswith("SimulatedError")
         outcomes.add(request.ok)
     assert outcomes == {True, False}
 

@@ -11,7 +11,7 @@ from tests.e2e.processes import HTTP
 
 
 def _values(pairs: list[dict[str, Any]]) -> dict[str, object]:
-    result = {}
+    result: dict[str, object] = {}
     for pair in pairs:
         ((kind, value),) = pair["value"].items()
         result[pair["key"]] = int(value) if kind == "intValue" else value
@@ -35,15 +35,15 @@ class Span:
 
     @property
     def name(self) -> str:
-        return self.content["name"]
+        return str(self.content["name"])
 
     @property
     def kind(self) -> str:
-        return self.content["kind"]
+        return str(self.content["kind"])
 
     @property
     def status(self) -> str:
-        return self.content.get("status", {}).get("code", "STATUS_CODE_UNSET")
+        return str(self.content.get("status", {}).get("code", "STATUS_CODE_UNSET"))
 
     @property
     def start(self) -> int:

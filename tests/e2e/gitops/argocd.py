@@ -213,10 +213,10 @@ def argocd(folder: Path, kube: Kube, trust: dict[str, str]) -> Iterator[ArgoCD]:
 
 def can_i(kube: Kube, policy: Path, role: str, action: str, resource: str, item: str) -> bool:
     """Return whether an Argo CD RBAC policy (CSV) lets a role do something, as ``argocd admin`` says."""
-    command = [tool("argocd"), "admin", "settings", "rbac", "can", role, action, resource, item]
+    command: list[str | Path] = [tool("argocd"), "admin", "settings", "rbac", "can", role, action, resource, item]
     command += ["--policy-file", policy]
     env = {**os.environ, "ARGOCD_BINARY_NAME": "argocd", "KUBECONFIG": str(kube.kubeconfig)}
     done = subprocess.run(command, check=False, capture_output=True, text=True, env=env)
-    answer = done.stdout.strip().splitlines()[-1:]
-    assert answer in (["Yes"], ["No"]), done.stdout + done.stderr
-    return answer == ["Yes"]
+    answer = done.stdout.strip().rpartition("\n")[2]
+    assert answer in ("Yes", "No"), done.stdout + done.stderr
+    return answer == "Yes"

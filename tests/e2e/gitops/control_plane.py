@@ -112,8 +112,8 @@ def start(processes: Processes, folder: Path, site: Site = Site()) -> Path:
         token = secrets.token_hex(16)
         lines.append(f'{token},{user},{user},"{group}"\n')
         kubeconfig = site.client(folder, user)
-        server = f"https://{site.address}:{port}"
-        kubeconfig.write_text(yaml.safe_dump(_kubeconfig(server, authority.cert_pem.bytes(), token)))
+        url = f"https://{site.address}:{port}"
+        kubeconfig.write_text(yaml.safe_dump(_kubeconfig(url, authority.cert_pem.bytes(), token)))
         kubeconfig.chmod(0o600)
     (folder / "tokens.csv").write_text("".join(lines))
     kubeconfig = site.client(folder, "admin")

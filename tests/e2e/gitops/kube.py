@@ -53,6 +53,11 @@ class Kube:
             raise
         return json.loads(text) if text.strip() else None
 
+    def known(self, *kinds: str) -> list[str]:
+        """Return those of ``kinds`` (plural.group) that the cluster serves."""
+        served = set(self.run("api-resources", "--no-headers", "-o", "name", "--cached=false").split())
+        return [kind for kind in kinds if kind in served]
+
     def list(self, kind: str, namespace: str | None = None, selector: str = "") -> list[Manifest]:
         """Return the objects of a kind, in one namespace or in all; none where the kind does not exist."""
         where = _in(namespace) or ["--all-namespaces"]
@@ -69,12 +74,7 @@ class Kube:
             if "the server doesn't have a resource type" in str(refused):
                 return []
             raise
-        return json.loads(text)["items"]
-
-    def known(self, *kinds: str) -> list[str]:
-        """Return those of ``kinds`` (plural.group) that the cluster serves."""
-        served = set(self.run("api-resources", "--no-headers", "-o", "name", "--cached=false").split())
-        return [kind for kind in kinds if kind in served]
+        return [*json.loads(text)["items"]]
 
     def apply(self, manifests: Iterable[Manifest], *flags: str) -> str:
         """Apply manifests on the server's side, taking over fields that others own."""
@@ -85,19 +85,18 @@ class Kube:
         self,
         kind: str,
         name: str,
-        namespace: str,
-        change: Manifest,
+        namespace: str | None,
+        change: object,
         how: str = "merge",
         subresource: str = "",
     ) -> None:
-        """Patch one object (``how``: merge, strategic or json)."""
+        """Patch one object by a JSON-able change (``how``: merge, strategic or json)."""
         more = [f"--subresource={subresource}"] if subresource else []
         self.run(
             "patch",
             kind,
             name,
-            "-n",
-            namespace,
+            *_in(namespace),
             "--type",
             how,
             "-p",

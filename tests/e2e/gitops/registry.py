@@ -32,7 +32,7 @@ class Registry:
 
     def push_chart(self, package: Path, repository: str) -> None:
         """Push a packaged chart to ``oci://<host>/<repository>/<chart>``."""
-        command = [tool("helm"), "push", package, f"oci://{self.host}/{repository}"]
+        command: list[str | Path] = [tool("helm"), "push", package, f"oci://{self.host}/{repository}"]
         run(
             command,
             check=True,

@@ -121,7 +121,8 @@ def without_provider(text: str) -> str:
 
 
 def _as_data(found: re.Match[str]) -> str:
-    arguments, meta = [], []
+    arguments: list[str] = []
+    meta: list[str] = []
     # An argument starts at two spaces and lasts to the next one.
     for argument in re.findall(r"^  \S.*\n(?:(?:   .*|  [\]})].*|)\n)*", found[2], flags=re.MULTILINE):
         (meta if argument.split()[0] in _META_ARGUMENTS else arguments).append(argument)
@@ -131,4 +132,4 @@ def _as_data(found: re.Match[str]) -> str:
 def _terraform(folder: Path, command: str, arguments: list[str]) -> str:
     done = TerraformCommand.run(command, arguments, chdir=str(folder))
     assert not done[0], f"terraform {command}:\n{done[1]}\n{done[2]}"
-    return done[1]
+    return str(done[1])

@@ -18,7 +18,7 @@ def render(platform: Path, environment: str, out: Path, trust: dict[str, str]) -
     shutil.copytree(platform, copy, ignore=shutil.ignore_patterns(".git", ".terraform"))
     env = {**os.environ, **trust, "PATH": f"{tool('helm').parent}{os.pathsep}{os.environ['PATH']}"}
     of_tools = python(copy / "scripts" / "requirements.txt") / "bin" / "python"
-    command = [of_tools, "-m", "scripts.render", environment, out / "rendered"]
+    command: list[str | Path] = [of_tools, "-m", "scripts.render", environment, out / "rendered"]
     done = subprocess.run(command, check=False, capture_output=True, text=True, env=env, cwd=copy)
     assert not done.returncode, f"scripts.render {environment}:\n{done.stdout}\n{done.stderr}"
     return {path.stem: list(documents(path.read_text())) for path in sorted((out / "rendered").glob("*.yaml"))}

@@ -78,7 +78,7 @@ SOURCE_EXCEPTIONS: dict[str, tuple[tuple[str, ...], str]] = {
 def failures(folder: Path, *frameworks: str) -> tuple[set[tuple[str, str]], int]:
     """Run checkov over a folder; return (check, resource) of each failure, and how many checks passed."""
     interpreter = python(Path(__file__).parent / "checkov" / "requirements.txt") / "bin" / "python"
-    command = [interpreter, "-m", "checkov.main", "-d", folder, "--framework", *frameworks]
+    command: list[str | Path] = [interpreter, "-m", "checkov.main", "-d", folder, "--framework", *frameworks]
     command += ["--skip-download", "--compact", "--quiet", "--output", "json"]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     assert done.returncode in (0, 1), done.stderr

@@ -43,16 +43,16 @@ def test_object_deleted_by_hand_comes_back(platform: Platform, synced: ArgoCD) -
 
     def back() -> bool:
         new = platform.kube.get("service", "thanos-query", OBSERVABILITY)
-        return bool(new) and new["metadata"]["uid"] != old["metadata"]["uid"]
+        return new is not None and new["metadata"]["uid"] != old["metadata"]["uid"]
 
     wait_until(back, "the Service is back", interval=0.5)
 
 
 def test_commit_rolls_out_and_a_revert_rolls_back(platform: Platform, synced: ArgoCD) -> None:
     def replicas() -> int:
-        found = platform.kube.get(COLLECTOR, "otel", OBSERVABILITY)
-        assert found
-        return found["spec"]["replicas"]
+        collector = platform.kube.get(COLLECTOR, "otel", OBSERVABILITY)
+        assert collector
+        return int(collector["spec"]["replicas"])
 
     before = replicas()
     overlay(platform, "otel-collector", f"gateway: {{replicas: {before + 1}}}\n")
@@ -72,12 +72,12 @@ def test_a_change_of_the_collectors_configuration_alone_rolls_out(platform: Plat
     """Its kind keeps unknown fields below ``spec.config``, where a server-side diff may see no change (argo-cd#28818)."""
 
     def spec() -> Manifest:
-        found = platform.kube.get(COLLECTOR, "otel", OBSERVABILITY)
-        assert found
-        return found["spec"]
+        collector = platform.kube.get(COLLECTOR, "otel", OBSERVABILITY)
+        assert collector
+        return dict(collector["spec"])
 
     def queue(of: Manifest) -> int:
-        return of["config"]["exporters"]["otlp_grpc/tempo"]["sending_queue"].pop("queue_size")
+        return int(of["config"]["exporters"]["otlp_grpc/tempo"]["sending_queue"].pop("queue_size"))
 
     before = spec()
     overlay(platform, "otel-collector", "gateway: {queue: {bytesPerSignal: 134217728}}\n")

@@ -40,7 +40,15 @@ def empty(tmp_path: Path, mirror: Registry) -> Iterator[Platform]:
 @contextmanager
 def created_pods(kube: Kube, namespace: str, log: Path) -> Iterator[Callable[[], list[int]]]:
     """Watch a namespace's pods; yields a function that returns the revision at which each was created, in order."""
-    command = [tool("kubernetes", "kubectl"), "--kubeconfig", kube.kubeconfig, "get", "pods", "-n", namespace]
+    command: list[str | Path] = [
+        tool("kubernetes", "kubectl"),
+        "--kubeconfig",
+        kube.kubeconfig,
+        "get",
+        "pods",
+        "-n",
+        namespace,
+    ]
     command += ["--watch", "--output-watch-events", "-o", "json"]
     with log.open("w") as out, subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT) as watch:
 
@@ -73,7 +81,7 @@ def compressed(app: Manifest) -> Manifest:
 
 def retries(argo: ArgoCD, name: str) -> int:
     """Return how often Argo CD has tried an Application again."""
-    return (argo.application(name) or {}).get("status", {}).get("operationState", {}).get("retryCount", 0)
+    return int((argo.application(name) or {}).get("status", {}).get("operationState", {}).get("retryCount", 0))
 
 
 def test_pods_wait_for_the_instrumentation(empty: Platform, tmp_path: Path) -> None:

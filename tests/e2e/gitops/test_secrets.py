@@ -41,7 +41,7 @@ class Bake:
             "KUBE_CONTEXT": self.kube.run("config", "current-context").strip(),
             **env,
         }
-        command = ["bash", self.folder / "scripts" / "secrets.sh", environment]
+        command: list[str | Path] = ["bash", self.folder / "scripts" / "secrets.sh", environment]
         return subprocess.run(command, check=False, env=given, capture_output=True, text=True, timeout=120)
 
     def secret(self) -> dict[str, str] | None:
@@ -157,7 +157,7 @@ def test_seals_a_secret_for_production(made: Callable[[str], Bake], tmp_path: Pa
     about = yaml.safe_load(sealed)
     assert about["kind"] == "SealedSecret"
     assert about["metadata"]["namespace"] == NAMESPACE
-    unseal = [tool("kubeseal"), "--recovery-unseal", "--recovery-private-key", key]
+    unseal: list[str | Path] = [tool("kubeseal"), "--recovery-unseal", "--recovery-private-key", key]
     opened = subprocess.run(unseal, check=True, input=sealed, capture_output=True, text=True)
     secret = decoded(json.loads(opened.stdout)["data"])
     assert secret["admin-user"] == "admin"

@@ -95,7 +95,7 @@ Foreign = Callable[[str, Callable[[Manifest], object]], str]
 @pytest.fixture
 def foreign(platform: Platform, synced: ArgoCD) -> Iterator[Foreign]:
     """Return a function that makes an Application like the given one but for a change, and returns its name."""
-    made = []
+    made: list[str] = []
 
     def make(like: str, change: Callable[[Manifest], object]) -> str:
         app = deepcopy(platform.application(like))
@@ -194,7 +194,13 @@ def test_flask_app_comes_from_an_oci_registry_too(
     in_git = [r for r in platform.releases() if r.name in ("argocd-project-checkout", "argocd-app-flask-app")]
     assert len(in_git) == 2
     other = bake_for(tmp_path, mirror, **ANSWERS, flask_app_source="oci")
-    package = [tool("helm"), "package", other / "k8s/helm-charts/flask-app", "--destination", tmp_path]
+    package: list[str | Path] = [
+        tool("helm"),
+        "package",
+        other / "k8s/helm-charts/flask-app",
+        "--destination",
+        tmp_path,
+    ]
     subprocess.run(package, check=True, capture_output=True)
     mirror.push_chart(tmp_path / "flask-app-0.1.0.tgz", "acme")
     in_oci = [

@@ -74,7 +74,7 @@ class Terraform:
         env = {**self.env, "TF_DATA_DIR": str(self.folder / "terraform/.terraform/local")}
         show = ["terraform", f"-chdir={self.folder / 'terraform'}", "show", "-json", "planned"]
         done = subprocess.run(show, check=True, capture_output=True, text=True, env=env)
-        return json.loads(done.stdout).get("resource_changes", [])
+        return [*json.loads(done.stdout).get("resource_changes", [])]
 
     def planned(self) -> dict[str, list[str]]:
         """Return the resources that an apply would change, and how."""
@@ -195,7 +195,7 @@ def test_destroy_leaves_nothing_when_argo_cd_is_gone(terraform: Terraform, gone:
     if gone == "its controller":
         kube.delete("deployments,statefulsets", "--all", namespace=NAMESPACE)
     else:
-        helm = [tool("helm"), "uninstall", "argocd", "-n", NAMESPACE, "--kubeconfig", kube.kubeconfig]
+        helm: list[str | Path] = [tool("helm"), "uninstall", "argocd", "-n", NAMESPACE, "--kubeconfig", kube.kubeconfig]
         if gone == "its definitions":
             for name in terraform.applications():
                 kube.patch(APPLICATIONS, name, NAMESPACE, {"metadata": {"finalizers": None}})

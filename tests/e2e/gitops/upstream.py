@@ -48,6 +48,6 @@ def _standin(name: str, version: str, folder: Path) -> Path:
         if name == "argo-cd":
             # Not Helm's own crds/ mechanism, which would leave them behind: the real chart has them as templates, too.
             shutil.copytree(manifests("crds"), chart / "files")
-        command = [tool("helm"), "package", chart, "--destination", folder]
+        command: list[str | Path] = [tool("helm"), "package", chart, "--destination", folder]
         subprocess.run(command, check=True, capture_output=True, text=True)
     return folder / f"{name}-{version}.tgz"

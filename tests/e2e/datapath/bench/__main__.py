@@ -7,7 +7,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from tests.e2e.datapath.bench import capacity, constants, delay, histograms, longterm, overhead
 from tests.e2e.datapath.bench.report import Results, page, plot
@@ -19,13 +19,14 @@ from tests.e2e.processes import Processes
 from tests.e2e.toolchain import ToolchainError
 from tests.platforms import ROOT, bake
 
+T = TypeVar("T")
 OUT = ROOT / "docs" / "benchmarks"
 
 
-def step(name: str, measure: Callable[..., Any], *arguments):
+def step(name: str, measure: Callable[[Stack], T], stack: Stack) -> T:
     print(f"bench: {name} ...", file=sys.stderr, flush=True)
     began = time.monotonic()
-    result = measure(*arguments)
+    result = measure(stack)
     print(f"bench: {name}: {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
     return result
 

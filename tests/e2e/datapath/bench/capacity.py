@@ -44,7 +44,7 @@ class Sink:
     def __init__(self, port: int) -> None:
         self.bytes = 0
         self._server = grpc.server(ThreadPoolExecutor(2), options=[("grpc.so_reuseport", 0)])
-        take = grpc.unary_unary_rpc_method_handler(
+        take: grpc.RpcMethodHandler[bytes, ExportTraceServiceResponse] = grpc.unary_unary_rpc_method_handler(
             self._take, request_deserializer=None, response_serializer=ExportTraceServiceResponse.SerializeToString
         )
         service = "opentelemetry.proto.collector.trace.v1.TraceService"
@@ -157,7 +157,7 @@ def saturation(stack: Stack) -> Saturation:
             "--label": f'receive_replica="{name}"',
         }
         arguments = replace_flags(stack.thanos_arguments("ingestor"), table)
-        command = [toolchain.tool("thanos"), *arguments]
+        command = [str(toolchain.tool("thanos")), *arguments]
         stack.processes.start(name, command, ready=f"{stack.url(name)}/-/ready")
     hashrings = stack.folder / "three.json"
     endpoints = [stack.address(name, "grpc") for name in names]

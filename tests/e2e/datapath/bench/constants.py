@@ -15,19 +15,24 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
+import grpc
 import httpx
 import yaml
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+    ExportTraceServiceRequest,
+    ExportTraceServiceResponse,
+)
 
 from tests.e2e.datapath import traffic
 from tests.e2e.datapath.bench.synthetic import Service, durations, request
 from tests.e2e.datapath.bench.usage import usage
 from tests.e2e.datapath.declared import Declared
 from tests.e2e.datapath.stack import Stack
+from tests.e2e.datapath.stores import LogStore, TraceStore
 from tests.e2e.processes import Processes
 from tests.platforms import ROOT, bake
 
@@ -41,40 +46,39 @@ EXEMPLARS, PER_POINT = 100_000, 10  # the whole ring buffer
 CHUNK_KINDS = {1: "float", 2: "histogram"}
 
 
-@dataclass
-class Tap:
-    """Counts what reaches the trace store and the log store, and its bytes as OTLP protobuf."""
+class CountedTraces(TraceStore):
+    """Counts the spans that reach it, and their bytes as OTLP protobuf."""
 
-    spans: int = 0
-    span_bytes: int = 0
-    records: int = 0
-    record_bytes: int = 0
+    spans = size = 0
 
-    def into(self, stack: Stack) -> Tap:
-        """Sit between a stack that is not started yet and its stores."""
-        export, post = stack.traces.Export, stack.logs.post
+    def Export(self, request: ExportTraceServiceRequest, context: grpc.ServicerContext) -> ExportTraceServiceResponse:
+        self.size += request.ByteSize()
+        self.spans += sum(len(s.spans) for r in request.resource_spans for s in r.scope_spans)
+        return super().Export(request, context)
 
-        def count_spans(message, context):
-            self.span_bytes += message.ByteSize()
-            self.spans += sum(len(s.spans) for r in message.resource_spans for s in r.scope_spans)
-            return export(message, context)
 
-        def count_records(path, body, content_type):
-            self.record_bytes += len(body)
-            found = ExportLogsServiceRequest.FromString(body)
-            self.records += sum(len(s.log_records) for r in found.resource_logs for s in r.scope_logs)
-            return post(path, body, content_type)
+class CountedLogs(LogStore):
+    """Counts the records that reach it, and their bytes as OTLP protobuf."""
 
-        stack.traces.Export, stack.logs.post = count_spans, count_records
-        return self
+    records = size = 0
+
+    def post(self, path: str, body: bytes, content_type: str) -> bytes:
+        self.size += len(body)
+        request = ExportLogsServiceRequest.FromString(body)
+        self.records += sum(len(s.log_records) for r in request.resource_logs for s in r.scope_logs)
+        return super().post(path, body, content_type)
 
 
 def measure(stack: Stack) -> dict[str, float]:
     """Return the constants by their names in scripts/constants.yaml; ``stack`` is not started yet, and ends stopped."""
-    tap = Tap().into(stack)
+    traces, logs = stack.traces, stack.logs = CountedTraces(), CountedLogs()
+
+    def counted() -> tuple[int, ...]:
+        return traces.spans, traces.size, logs.records, logs.size, len(traffic.requests(stack))
+
     stack.start()
     traffic.warm_up(stack)
-    before, requests = astuple(tap), len(traffic.requests(stack))
+    before = counted()
     end = time.monotonic() + SECONDS
     with httpx.Client(trust_env=False, timeout=30) as client:
         while time.monotonic() < end:
@@ -82,8 +86,9 @@ def measure(stack: Stack) -> dict[str, float]:
             client.get(f"{stack.url('app')}/checkout")
             time.sleep(max(0, began + 1 / RATE - time.monotonic()))
     traffic.settle(stack)
-    requests = len(traffic.requests(stack)) - requests
-    spans, span_bytes, records, record_bytes = (now - then for now, then in zip(astuple(tap), before, strict=True))
+    spans, span_bytes, records, record_bytes, requests = (
+        now - then for now, then in zip(counted(), before, strict=True)
+    )
     own = '{job="checkout"}'  # with target_info, which has no service_name
     result = {
         "series_per_pod": stack.query.value(f"count({own})") or 0,
@@ -122,7 +127,7 @@ def rounded(value: float) -> str:
 
 def known() -> dict[str, dict[str, Any]]:
     """Return value, unit and source of each constant in the template's scripts/constants.yaml."""
-    return yaml.safe_load(FILE.read_text())
+    return dict(yaml.safe_load(FILE.read_text()))
 
 
 def exemplars_of_an_export(stack: Stack) -> float:

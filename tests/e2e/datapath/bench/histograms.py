@@ -50,8 +50,9 @@ class Tap(HttpService):
         for resource in ExportMetricsServiceRequest.FromString(body).resource_metrics:
             for metric in (metric for scope in resource.scope_metrics for metric in scope.metrics):
                 if metric.name == "http.server.request.duration":
-                    for point in getattr(metric, metric.WhichOneof("data")).data_points:
-                        self.offered |= {exemplar.span_id.hex() for exemplar in point.exemplars}
+                    exemplars = [e for point in metric.histogram.data_points for e in point.exemplars]
+                    exemplars += [e for point in metric.exponential_histogram.data_points for e in point.exemplars]
+                    self.offered |= {exemplar.span_id.hex() for exemplar in exemplars}
         return answer.content
 
 
@@ -111,6 +112,7 @@ def run(stack: Stack) -> list[Row]:
             truth = values[math.ceil(0.95 * len(values)) - 1]
             window = f"{round((end - start) * 1000) + 1}ms"
             shown = stack.query.value(_p95(simulator, window), end)
+            assert shown is not None, f"no p95 of {simulator.service}"
             errors[simulator.kind][mode] = shown / truth - 1
     rows = []
     for simulator in simulators:
@@ -123,7 +125,7 @@ def run(stack: Stack) -> list[Row]:
         rows.append(
             Row(
                 simulator.kind,
-                int(series),
+                int(series or 0),
                 _bytes_per_sample(simulator.kind),
                 errors[simulator.kind],
                 sum(r.trace_id in seen for r in told) / len(told),

@@ -9,7 +9,12 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
-from opentelemetry.proto.metrics.v1.metrics_pb2 import AGGREGATION_TEMPORALITY_CUMULATIVE, Metric
+from opentelemetry.proto.metrics.v1.metrics_pb2 import (
+    AGGREGATION_TEMPORALITY_CUMULATIVE,
+    ExponentialHistogramDataPoint,
+    HistogramDataPoint,
+    Metric,
+)
 
 # The bounds that the SDK uses for http.server.request.duration, and the scale it settles on for 0.05 to 2.5 s.
 BOUNDS = [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10]
@@ -54,24 +59,21 @@ class Service:
     def write(self, metric: Metric, time: float) -> None:
         """Append the present counts as data points at ``time`` (Unix seconds)."""
         for status, histogram in self.by_status.items():
-            form = metric.exponential_histogram if self.kind == "native" else metric.histogram
-            form.aggregation_temporality = AGGREGATION_TEMPORALITY_CUMULATIVE
-            point = form.data_points.add(
-                start_time_unix_nano=int(self.start * 1e9),
-                time_unix_nano=int(time * 1e9),
-                count=histogram.count,
-                sum=histogram.total,
-            )
+            point: HistogramDataPoint | ExponentialHistogramDataPoint
+            if self.kind == "native":
+                metric.exponential_histogram.aggregation_temporality = AGGREGATION_TEMPORALITY_CUMULATIVE
+                point = metric.exponential_histogram.data_points.add(scale=SCALE)
+                low, high = min(histogram.native), max(histogram.native)
+                point.positive.offset = low
+                point.positive.bucket_counts.extend(histogram.native.get(index, 0) for index in range(low, high + 1))
+            else:
+                metric.histogram.aggregation_temporality = AGGREGATION_TEMPORALITY_CUMULATIVE
+                point = metric.histogram.data_points.add(explicit_bounds=BOUNDS, bucket_counts=histogram.classic)
+            point.start_time_unix_nano, point.time_unix_nano = int(self.start * 1e9), int(time * 1e9)
+            point.count, point.sum = histogram.count, histogram.total
             for key, value in (("http.route", "/checkout"), ("http.request.method", "GET")):
                 point.attributes.add(key=key).value.string_value = value
             point.attributes.add(key="http.response.status_code").value.int_value = int(status)
-            if self.kind == "native":
-                low, high = min(histogram.native), max(histogram.native)
-                point.scale, point.positive.offset = SCALE, low
-                point.positive.bucket_counts.extend(histogram.native.get(index, 0) for index in range(low, high + 1))
-            else:
-                point.explicit_bounds.extend(BOUNDS)
-                point.bucket_counts.extend(histogram.classic)
 
 
 def request(services: list[Service]) -> tuple[ExportMetricsServiceRequest, list[Metric]]:
