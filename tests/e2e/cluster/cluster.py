@@ -113,7 +113,7 @@ class Cluster:
             if broken:
                 raise NotReady(f"{broken[0].name} ended:\n{broken[0].tail()}")
             found = self.kube.get("node", node.name)
-            return bool(found) and _condition(found, "Ready") and not found["spec"].get("taints")
+            return found is not None and _condition(found, "Ready") and not found["spec"].get("taints")
 
         wait_until(ready, f"{node.name} is Ready", 180, 0.2)
 
@@ -135,8 +135,8 @@ def cluster(folder: Path, nodes: int = 1) -> Iterator[Cluster]:
         processes = stack.enter_context(Processes(folder / "logs"))
         rack = _rack(processes, number)
         names = [f"node-{index + 1}" for index in range(nodes)]
-        users = (("admin", "system:masters"), (PROXY_USER, "system:authenticated"))
-        users += tuple((f"system:node:{name}", "system:nodes") for name in names)
+        of_nodes = ((f"system:node:{name}", "system:nodes") for name in names)
+        users = (("admin", "system:masters"), (PROXY_USER, "system:authenticated"), *of_nodes)
         gateway = f"10.250.{number}.1"
         site = Site(address=gateway, enter=rack, services=f"10.{96 + number}.0.0/16", users=users)
         store = stack.enter_context(registry(folder / "registry", gateway, rack))

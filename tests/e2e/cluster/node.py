@@ -9,8 +9,10 @@ have to be removed.
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -59,13 +61,14 @@ while True: signal.pause()'
 """
 
 
-def run(*args: str | Path) -> str:
-    """Run a command and return what it printed.
+def run(*args: str | Path, env: Mapping[str, str] | None = None) -> str:
+    """Run a command, with ``env`` added to the environment, and return what it printed.
 
     Raises:
         RuntimeError: it failed; the message is what it said.
     """
-    done = subprocess.run([str(arg) for arg in args], check=False, capture_output=True, text=True)
+    command, environment = [str(arg) for arg in args], {**os.environ, **(env or {})}
+    done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
     if done.returncode:
         raise RuntimeError(f"{' '.join(map(str, args))}: {done.stderr.strip() or done.stdout.strip()}")
     return done.stdout

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
 import yaml
@@ -168,4 +169,4 @@ def test_a_commit_rolls_out_and_its_revert_rolls_back(platform: Platform) -> Non
         revision = platform.commit(f"{count} users")
         platform.argocd.refresh("load-generator")
         platform.argocd.wait_synced("load-generator", revision=revision, timeout=180)
-        wait_until(lambda count=count: runs(count), f"{count} users", 120, 1)
+        wait_until(partial(runs, count), f"{count} users", 120, 1)
