@@ -107,6 +107,14 @@ class Cluster:
         node.start()
         node.link(self.rack, node.name, self.gateway)
         node.serve()
+        self.wait_ready(node)
+
+    def wait_ready(self, node: Node) -> None:
+        """Wait until the cluster counts on a node.
+
+        Raises:
+            NotReady: one of its programs ended, or it takes too long.
+        """
 
         def ready() -> bool:
             broken = [part for part in node.parts.values() if not part.running]

@@ -10,6 +10,8 @@ import pytest
 
 from tests.e2e.cluster.cluster import cluster, missing
 from tests.e2e.cluster.platform import Platform, prepare
+from tests.e2e.cluster.telemetry import Telemetry
+from tests.e2e.processes import Processes
 
 _said: list[str] = []
 
@@ -37,8 +39,8 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
     if not os.environ.get("UPSTREAM_CHARTS"):
         pytest.skip("no charts: UPSTREAM_CHARTS names no folder with the upstream charts, and stand-ins run nothing")
     folder = tmp_path_factory.mktemp("cluster")
-    with cluster(folder / "cluster") as running:
-        made = prepare(folder / "platform", running)
+    with cluster(folder / "cluster") as running, Processes(folder / "logs") as processes:
+        made = prepare(folder / "platform", running, processes)
         for source in ("archive", "built here", "public registry", "stand-in"):
             _say(f"{source}: {', '.join(_short(name) for name in made.sources.of(source)) or 'no image'}")
         if lacking := made.sources.of("nowhere"):
@@ -46,11 +48,18 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
                 f"no source has {', '.join(map(_short, lacking))}: E2E_IMAGES names no folder with their archives"
             )
         started = time.monotonic()
-        made.script("up", timeout=900)
-        made.seconds["from an empty cluster to all Healthy"] = time.monotonic() - started
-        for what, seconds in made.seconds.items():
-            _say(f"{what}: {seconds:.0f} s")
-        yield made
+        with made.record:
+            made.script("up", timeout=900)
+            made.seconds["from an empty cluster to all Healthy"] = time.monotonic() - started
+            for what, seconds in made.seconds.items():
+                _say(f"{what}: {seconds:.0f} s")
+            yield made
+
+
+@pytest.fixture(scope="session")
+def telemetry(platform: Platform) -> Telemetry:
+    """What the platform keeps of the app's requests."""
+    return Telemetry(platform)
 
 
 def _short(name: str) -> str:

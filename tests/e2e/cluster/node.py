@@ -128,17 +128,20 @@ class Node:
     def serve(self) -> None:
         """Start what makes a node of the namespaces."""
         self._filter()
-        kubeconfig = self.site.client(self.control_plane, self.user)
         proxy = self.site.client(self.control_plane, PROXY_USER)
         agent = tool("policy-agent", "policy-agent")
         self._start("policy-agent", agent, f"--kubeconfig={proxy}", f"--node={self.name}", f"--queue={QUEUE}")
         self._start("containerd", "containerd", "--config", self.folder / "containerd.toml")
-        kubelet = tool("kubelet", "kubelet")
+        self.start_kubelet()
+        self._start("kube-proxy", tool("kubelet", "kube-proxy"), f"--config={self.folder / 'kube-proxy.yaml'}")
+
+    def start_kubelet(self) -> None:
+        """Start the kubelet (again)."""
+        kubeconfig = self.site.client(self.control_plane, self.user)
         settings = (f"--config={self.folder / 'kubelet.yaml'}", f"--kubeconfig={kubeconfig}")
         labels = f"--node-labels=topology.kubernetes.io/zone={self.name}"
         identity = (f"--node-ip={self.address}", f"--hostname-override={self.name}", labels)
-        self._start("kubelet", kubelet, *settings, *identity)
-        self._start("kube-proxy", tool("kubelet", "kube-proxy"), f"--config={self.folder / 'kube-proxy.yaml'}")
+        self._start("kubelet", tool("kubelet", "kubelet"), *settings, *identity)
 
     def kill(self) -> None:
         """End everything in the node at once, as a power cut does; a node that does not run is fine."""

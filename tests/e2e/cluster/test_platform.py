@@ -8,18 +8,16 @@ from __future__ import annotations
 import re
 import time
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 
 import pytest
-import yaml
 
 from tests.e2e.cluster.packets import connections, listening, namespaces, running
 from tests.e2e.cluster.platform import Platform
-from tests.e2e.datapath.query import Thanos
+from tests.e2e.cluster.telemetry import Telemetry
+from tests.e2e.datapath.query import Exemplar
 from tests.e2e.gitops.kube import Manifest, Refused
 from tests.e2e.gitops.network import Network, endpoint
-from tests.e2e.processes import LOOPBACK, Processes, free_port, wait_until
-from tests.e2e.toolchain import tool
+from tests.e2e.processes import wait_until
 
 # Warnings that a healthy start brings, by reason, and what of their message is allowed.
 EXPLAINED = {
@@ -33,10 +31,6 @@ EXPLAINED = {
 }
 
 
-def pods(platform: Platform) -> list[Manifest]:
-    return platform.cluster.kube.list("pods")
-
-
 def test_every_component_is_synced_and_healthy(platform: Platform) -> None:
     """Argo CD says so of every folder with an application.yaml."""
     folders = {path.parent.name for path in platform.folder.glob("*/*/application.yaml")}
@@ -48,7 +42,7 @@ def test_no_container_was_restarted(platform: Platform) -> None:
     """No program ended on its way to Healthy."""
     restarts = {
         f"{pod['metadata']['name']}/{status['name']}": status["restartCount"]
-        for pod in pods(platform)
+        for pod in platform.pods()
         for status in pod["status"].get("containerStatuses", [])
         if status["restartCount"]
     }
@@ -68,7 +62,7 @@ def test_every_warning_is_explained(platform: Platform) -> None:
 
 def test_every_image_is_one_that_the_manifests_name(platform: Platform) -> None:
     """The node has no way to another registry; what runs came under a name that the rendered charts ask for."""
-    platform_pods = [pod for pod in pods(platform) if pod["metadata"]["namespace"] != "kube-system"]
+    platform_pods = [pod for pod in platform.pods() if pod["metadata"]["namespace"] != "kube-system"]
     used = {container["image"] for pod in platform_pods for container in pod["spec"]["containers"]}
     used |= {container["image"] for pod in platform_pods for container in pod["spec"].get("initContainers", [])}
     assert used <= platform.sources.found.keys()
@@ -77,7 +71,7 @@ def test_every_image_is_one_that_the_manifests_name(platform: Platform) -> None:
 def test_the_sdk_is_injected_where_restricted_is_enforced(platform: Platform) -> None:
     """The app's pod has the operator's init container, in a namespace that admits nothing less than restricted."""
     (team,) = {
-        pod["metadata"]["namespace"] for pod in pods(platform) if pod["metadata"]["name"].startswith("flask-app")
+        pod["metadata"]["namespace"] for pod in platform.pods() if pod["metadata"]["name"].startswith("flask-app")
     }
     namespace = platform.cluster.kube.get("namespace", team)
     assert namespace
@@ -105,7 +99,7 @@ def test_policies_hold_by_packets(platform: Platform) -> None:
     """A connection opens exactly where the policies allow it: every pod to every port on which another listens."""
     kube = platform.cluster.kube
     (node,) = platform.cluster.nodes.values()
-    found = running(pods(platform))
+    found = running(platform.pods())
     network = Network(tuple(kube.list("networkpolicies")))
     inside = namespaces(node)
     targets = {
@@ -134,39 +128,27 @@ def test_policies_hold_by_packets(platform: Platform) -> None:
     assert opened >= 10
 
 
-def test_an_exemplar_of_the_app_is_in_thanos(platform: Platform, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """From the injected SDK over collector and router to Query, asked through a port-forward as the doctor does."""
-    port = free_port()
-    with Processes(tmp_path_factory.mktemp("forward")) as processes:
-        forward = ["-n", "observability", "port-forward", "service/thanos-query-frontend", f"{port}:http"]
-        kubectl = tool("kubernetes", "kubectl")
-        processes.start("forward", [kubectl, "--kubeconfig", platform.cluster.kube.kubeconfig, *forward])
-        thanos = Thanos(f"http://{LOOPBACK}:{port}")
-
-        def exemplar() -> bool:
-            now = time.time()
-            found = thanos.exemplars("http_server_request_duration_seconds", now - 600, now)
-            return any(len(it.trace_id) == 32 for it in found)
-
-        wait_until(exemplar, "an exemplar of the app", 120, 1)
+def test_the_doctor_finds_nothing(platform: Platform) -> None:
+    """Every hop is whole, through the doctor's own port-forwards; a stand-in of Grafana has nothing to show."""
+    hops = {hop["hop"]: hop for hop in platform.doctor()["hops"]}
+    broken = {name: hop for name, hop in hops.items() if hop["status"] not in ("ok", "skip")}
+    if platform.stands_in("grafana"):
+        broken = {name: hop for name, hop in broken.items() if not name.endswith("in Grafana")}
+    assert broken == {}
+    assert len(hops) >= 8
 
 
-def test_a_commit_rolls_out_and_its_revert_rolls_back(platform: Platform) -> None:
-    """The number of users in the running load generator's arguments is what the commit says, and then what it was."""
-    file = platform.folder / "platform-apps/load-generator/values.yaml"
-    before = file.read_text()
-    users = yaml.safe_load(before)["users"]
+def test_a_spike_leads_to_the_request_s_log_line(platform: Platform, telemetry: Telemetry) -> None:
+    """The exemplar of a slow checkout, its trace and its one log line, of a request that the app's own log tells of."""
 
-    def runs(count: int) -> bool:
-        found = platform.cluster.kube.list("pods", selector="app.kubernetes.io/name=load-generator")
-        ready = [pod for pod in found if not pod["metadata"].get("deletionTimestamp")]
-        arguments = [pod["spec"]["containers"][0]["args"] for pod in ready if pod["status"]["phase"] == "Running"]
-        return bool(arguments) and all(f"--users={count}" in argument for argument in arguments)
+    def spike() -> Exemplar | None:
+        now = time.time()
+        return next((it for it in telemetry.exemplars(now - 900, now) if it.seconds > 1.5), None)
 
-    wait_until(lambda: runs(users), "the load generator runs", 60, 1)
-    for text, count in ((before.replace(f"users: {users}", f"users: {users + 1}"), users + 1), (before, users)):
-        file.write_text(text)
-        revision = platform.commit(f"{count} users")
-        platform.argocd.refresh("load-generator")
-        platform.argocd.wait_synced("load-generator", revision=revision, timeout=180)
-        wait_until(partial(runs, count), f"{count} users", 120, 1)
+    # Peaks are at most three minutes apart, and last half a minute.
+    found = wait_until(spike, "an exemplar of a peak", 240, 2)
+    told = {request.trace_id: request for request in platform.record.requests()}[found.trace_id]
+    assert told.mode == "peak"
+    assert told.duration_ms / 1000 == pytest.approx(found.seconds, abs=0.1)
+    wait_until(lambda: telemetry.has_trace(found.trace_id), "its trace", 30)
+    assert wait_until(lambda: telemetry.lines(found.trace_id), "its log line", 30) == [told.line]
