@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
 
@@ -17,7 +18,7 @@ from tests.e2e.cluster.telemetry import Telemetry
 from tests.e2e.datapath.query import Exemplar
 from tests.e2e.gitops.kube import Manifest, Refused
 from tests.e2e.gitops.network import Network, endpoint
-from tests.e2e.processes import wait_until
+from tests.e2e.processes import HTTP, wait_until
 
 # Warnings that a healthy start brings, by reason, and what of their message is allowed.
 EXPLAINED = {
@@ -126,6 +127,25 @@ def test_policies_hold_by_packets(platform: Platform) -> None:
     assert wrong == []
     assert denied >= 30
     assert opened >= 10
+
+
+def answers(url: str) -> bool:
+    return HTTP.get(url).status_code == 200
+
+
+def test_make_open_leads_to_every_page(platform: Platform) -> None:
+    """Grafana, Argo CD and the app answer at the addresses that `make open` prints, until it is told to end."""
+    opened = platform.processes.start("open", ["bash", platform.folder / "scripts/open.sh"], env=platform.env)
+
+    def said() -> str:
+        text = opened.log.read_text()
+        return text if "Ctrl-C stops." in text else ""
+
+    pages = dict(re.findall(r"(?m)^(\S.*?) +(http://localhost:\d+)$", wait_until(said, "all is open", 60)))
+    assert pages.keys() == {"Grafana", "Argo CD", "flask-app"}
+    for page, path in {"Grafana": "/api/health", "Argo CD": "/healthz", "flask-app": "/readyz"}.items():
+        wait_until(partial(answers, pages[page] + path), f"{page} answers", 30)
+    opened.stop()
 
 
 def test_the_doctor_finds_nothing(platform: Platform) -> None:
