@@ -63,7 +63,8 @@ class Platform:
     processes: Processes
     record: Record
     at_first: set[str] = field(default_factory=set)
-    seconds: dict[str, float] = field(default_factory=dict)
+    started: float = 0  # when its first command ran, in Unix seconds
+    measured: dict[str, str] = field(default_factory=dict)  # what the run says at its end
     _forwards: dict[str, tuple[Process, str]] = field(default_factory=dict, repr=False)
 
     @property
@@ -96,6 +97,27 @@ class Platform:
             "PATH": os.pathsep.join(path),
             "TF_CLI_CONFIG_FILE": str(config),
             "WORKING_COPY": str(REPOSITORY),
+        }
+
+    def up(self) -> None:
+        """Bring the platform up, as `make up` does on a cluster that is there."""
+        self.started = time.time()
+        self.script("up", timeout=900)
+        self.measured["seconds from an empty cluster to all Healthy"] = f"{time.time() - self.started:.0f}"
+
+    def memory(self) -> dict[str, tuple[int, int, int]]:
+        """Return what each pod outside of kube-system uses, asks for and may have at most, in MiB."""
+        used: dict[str, int] = {}
+        for node in self.cluster.nodes:
+            said = json.loads(self.cluster.kube.run("get", "--raw", f"/api/v1/nodes/{node}/proxy/stats/summary"))
+            used |= {it["podRef"]["uid"]: it["memory"].get("workingSetBytes", 0) >> 20 for it in said["pods"]}
+        return {
+            pod["metadata"]["name"]: (
+                used[pod["metadata"]["uid"]],
+                *(sum(_mebibytes(it, kind) for it in pod["spec"]["containers"]) for kind in ("requests", "limits")),
+            )
+            for pod in self.pods()
+            if pod["metadata"]["namespace"] != "kube-system" and pod["metadata"]["uid"] in used
         }
 
     def script(self, name: str, *args: str, timeout: float = 600) -> str:
@@ -169,6 +191,11 @@ class Platform:
         return git(self.folder, "rev-parse", "HEAD")
 
 
+def _mebibytes(container: Manifest, kind: str) -> int:
+    text = container["resources"].get(kind, {}).get("memory", "0Mi")
+    return int(text[:-2]) * {"Mi": 1, "Gi": 1024}[text[-2:]]
+
+
 def prepare(folder: Path, cluster: Cluster, processes: Processes, **answers: object) -> Platform:
     """Bake a platform below ``folder``, fill the registry with its charts and images, and mount it into every node."""
     registry = cluster.registry
@@ -179,9 +206,7 @@ def prepare(folder: Path, cluster: Cluster, processes: Processes, **answers: obj
     made.commit("Scaffold the platform")
     made.at_first = made.cluster_scoped()
     registry.push_charts(packages(charts.pinned_charts(baked), folder / "packages"), MIRROR)
-    started = time.monotonic()
     made.sources.provide(images(baked, registry))
-    made.seconds["images"] = time.monotonic() - started
     for node in cluster.nodes.values():
         run(*node.enter, "mkdir", "-p", REPOSITORY)
         run(*node.enter, "mount", "--bind", baked / ".git", REPOSITORY)

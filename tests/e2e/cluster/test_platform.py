@@ -31,6 +31,8 @@ EXPLAINED = {
     "FailedToUpdateEndpointSlices": "",
 }
 
+LAPTOP_MIB = 1843  # 1.8 GiB
+
 
 def test_every_component_is_synced_and_healthy(platform: Platform) -> None:
     """Argo CD says so of every folder with an application.yaml."""
@@ -172,3 +174,16 @@ def test_a_spike_leads_to_the_request_s_log_line(platform: Platform, telemetry: 
     assert told.duration_ms / 1000 == pytest.approx(found.seconds, abs=0.1)
     wait_until(lambda: telemetry.has_trace(found.trace_id), "its trace", 30)
     assert wait_until(lambda: telemetry.lines(found.trace_id), "its log line", 30) == [told.line]
+    first = min(it.time for it in telemetry.exemplars(platform.started, time.time()))
+    platform.measured["seconds from an empty cluster to the first exemplar"] = f"{first - platform.started:.0f}"
+
+
+def test_no_pod_reaches_its_limit(platform: Platform) -> None:
+    """After a peak every pod is below its limit, and all together ask for no more than a laptop has to spare."""
+    memory = platform.memory()
+    for name, (used, request, limit) in sorted(memory.items()):
+        platform.measured[f"MiB of {name}"] = f"uses {used}, asks for {request}, limit {limit}"
+    total = [sum(column) for column in zip(*memory.values(), strict=True)]
+    platform.measured["MiB of all"] = f"use {total[0]}, ask for {total[1]}, limits {total[2]}"
+    assert {name for name, (used, _, limit) in memory.items() if used >= limit} == set()
+    assert total[1] <= LAPTOP_MIB
