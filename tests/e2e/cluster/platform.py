@@ -114,7 +114,8 @@ class Platform:
         return {
             pod["metadata"]["name"]: (
                 used[pod["metadata"]["uid"]],
-                *(sum(_mebibytes(it, kind) for it in pod["spec"]["containers"]) for kind in ("requests", "limits")),
+                sum(_mebibytes(container, "requests") for container in pod["spec"]["containers"]),
+                sum(_mebibytes(container, "limits") for container in pod["spec"]["containers"]),
             )
             for pod in self.pods()
             if pod["metadata"]["namespace"] != "kube-system" and pod["metadata"]["uid"] in used
