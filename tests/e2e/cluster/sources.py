@@ -49,8 +49,10 @@ def system() -> Path:
     """Return a minimal Debian as an image layer (a tar archive) with what the images built here need."""
 
     def make(out: Path) -> None:
-        if not shutil.which("debootstrap"):
-            raise toolchain.ToolchainError("debootstrap is not on PATH: apt-get install debootstrap buildah")
+        if lacks := [program for program in ("buildah", "debootstrap") if not shutil.which(program)]:
+            raise toolchain.ToolchainError(
+                f"images are built with what is not on PATH: apt-get install {' '.join(lacks)}"
+            )
         root = out / "root"
         run("debootstrap", "--variant=minbase", f"--include={_PACKAGES}", SUITE, root)
         # As the official Python image has it, and as its users call it.
