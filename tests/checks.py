@@ -42,7 +42,7 @@ TEMPLATE = re.compile(r"(^|/)templates/")
 HELM_INCLUDE = re.compile(r"'{{ include \"[\w.]+\" \. }}'")
 
 
-def tool(name: str) -> str:
+def installed(name: str) -> str:
     """A program that the test requirements install beside this Python."""
     return str(Path(sys.executable).with_name(name))
 
@@ -68,15 +68,15 @@ def no_leftovers(platform: Path, answers: dict[str, Any]) -> Problems:
             continue
         for text in (title, json.dumps(title)[1:-1], json.dumps(title, ensure_ascii=False)[1:-1]):
             content = content.replace(text, "")
-        for found in re.findall(r".*\bcookiecutter\.(?!json)\w+.*", content):
-            yield f"{name}: {found.strip()}"
+        for line in re.findall(r".*\bcookiecutter\.(?!json)\w+.*", content):
+            yield f"{name}: {line.strip()}"
         content = re.sub(
             r'\{\{ include "[\w-]+" \. \}\}', "", content
         )  # Helm's: an upstream chart renders such a value
         if not OWN_BRACES.search(name):
             content = HELM_INCLUDE.sub("", content)
-            for found in re.findall(r".*(?:{{|{%|{#).*", content):
-                yield f"{name}: {found.strip()}"
+            for line in re.findall(r".*(?:{{|{%|{#).*", content):
+                yield f"{name}: {line.strip()}"
 
 
 @functools.cache
@@ -114,13 +114,13 @@ def run(*command: str, cwd: Path) -> Problems:
 
 def python(platform: Path, answers: dict[str, Any]) -> Problems:
     """Ruff, with the platform's own settings."""
-    yield from run(tool("ruff"), "check", "--no-cache", "--output-format=concise", ".", cwd=platform)
-    yield from run(tool("ruff"), "format", "--no-cache", "--check", ".", cwd=platform)
+    yield from run(installed("ruff"), "check", "--no-cache", "--output-format=concise", ".", cwd=platform)
+    yield from run(installed("ruff"), "format", "--no-cache", "--check", ".", cwd=platform)
 
 
 @functools.cache
 def _shellcheck(text: str) -> tuple[str, ...]:
-    done = subprocess.run([tool("shellcheck"), "-f", "gcc", "-"], input=text, capture_output=True, text=True)
+    done = subprocess.run([installed("shellcheck"), "-f", "gcc", "-"], input=text, capture_output=True, text=True)
     return tuple(done.stdout.splitlines())
 
 
@@ -138,7 +138,7 @@ def yamllint(platform: Path, answers: dict[str, Any]) -> Problems:
     """Yamllint, with the platform's own settings."""
     if not any((platform / name).exists() for name in (".yamllint", ".yamllint.yaml", ".yamllint.yml")):
         yield "no .yamllint.yaml"
-    yield from run(tool("yamllint"), "--strict", "-f", "parsable", ".", cwd=platform)
+    yield from run(installed("yamllint"), "--strict", "-f", "parsable", ".", cwd=platform)
 
 
 def terraform_fmt(platform: Path, answers: dict[str, Any]) -> Problems:
@@ -180,11 +180,11 @@ def manifests(platform: Path, answers: dict[str, Any]) -> Problems:
         for environment in charts.ENVIRONMENTS:
             where = f"{chart.relative_to(platform)} ({environment})"
             try:
-                found = charts.render(chart, environment)
+                objects = charts.render(chart, environment)
             except helm.HelmError as error:
                 yield f"{where}: {error}"
                 continue
-            for problem in filter(None, map(charts.invalid, found)):
+            for problem in filter(None, map(charts.invalid, objects)):
                 if "unknown kind" not in problem:  # no schema at hand: see test_custom_resources_have_a_schema
                     yield f"{where}: {problem}"
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
 from tests import platforms
+from tests.platforms import Baked
 
 # The same examples each time, so that a change breaks a test and not the day; new ones every night: random.yml.
 settings.register_profile("same", deadline=None, print_blob=True, derandomize=True, max_examples=300)
@@ -29,7 +29,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
 
 
 @pytest.fixture(scope="session")
-def platform(shared: Path) -> Callable[[str], Path]:
+def platform(shared: Path) -> Baked:
     """platform("default") is the folder baked from tests/answers/valid/default.yaml. Tests read it and never write."""
     return lambda name: platforms.bake_once(name, shared / "bakes")
 

@@ -1,57 +1,45 @@
 """The names on which the parts of a platform have to agree, as one table of facts.
 
-A fact says where a name is written down and what may stand there. Files are found by glob and read as text, as YAML or JSON,
-or as the Kubernetes objects that a chart renders; so a name that changes in one file alone is a violation.
+A fact says where a name is written down (`tests/finders.py`) and what may stand there; so a name that changes in one file
+alone is a violation.
 """
 
 from __future__ import annotations
 
-import fnmatch
-import functools
-import json
-import re
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
 
-import yaml
-
-from scripts.facts import facts
-from tests import charts
-from tests.checks import names, read
+from tests.finders import (
+    METRIC,
+    Bake,
+    Finder,
+    addresses,
+    allowed_addresses,
+    allowed_cluster_names,
+    answer,
+    application_namespaces,
+    cluster_names,
+    dashboard_uids,
+    data,
+    deep,
+    env,
+    exemplar_limit,
+    manifest,
+    metric_labels,
+    of_apps,
+    ports,
+    provisioned_uids,
+    python_pin,
+    source_references,
+    source_uids,
+    text,
+    together,
+    workload_namespaces,
+)
 from tests.pins import pinned
 
-Found = Iterator[tuple[str, Any]]
-
-# Services of the upstream charts, which a test without those charts cannot render (with them one does, and compares). Those
-# of the platform's own templates are found there. name -> (namespace, ports). `-headless` names resolve to the same pods.
-SERVICES = {
-    "thanos-receive-router": ("observability", {19291, 10901, 10902}),
-    "thanos-receive-router-headless": ("observability", {19291, 10901, 10902}),
-    "thanos-receive-ingestor-headless": ("observability", {10901, 10902, 19291}),
-    "thanos-query": ("observability", {10901, 10902}),
-    "thanos-query-headless": ("observability", {10901, 10902}),
-    "thanos-query-frontend": ("observability", {10902}),
-    "thanos-query-frontend-headless": ("observability", {10902}),
-    "thanos-store-gateway": ("observability", {10901, 10902}),
-    "thanos-store-gateway-headless": ("observability", {10901, 10902}),
-    "thanos-rule": ("observability", {10901, 10902}),
-    "thanos-rule-headless": ("observability", {10901, 10902}),
-    "alertmanager": ("observability", {9093}),
-    "alertmanager-headless": ("observability", {9093}),
-    "thanos-compact": ("observability", {10902}),
-    "thanos-compact-headless": ("observability", {10902}),
-    "tempo": ("observability", {3200, 4317, 4318}),
-    "grafana": ("observability", {80}),
-    "loki": ("observability", {3100}),
-    "loki-headless": ("observability", {3100}),
-    "otel-collector": ("observability", {4317, 4318}),
-    "argocd-server": ("argocd", {80, 443}),
-    "argocd-application-controller-metrics": ("argocd", {8082}),
-}
-METRIC = "http_server_request_duration_seconds"
 METRIC_LABELS = {
     "service_name", "k8s_namespace_name", "job", "instance", "http_request_method", "http_route",
     "http_response_status_code", "le", "__name__",
@@ -59,46 +47,6 @@ METRIC_LABELS = {
 # `kubernetes`: what Fluent Bit calls the containers that name no service.
 PLATFORM_SERVICES = {"otel-collector", "otel-scrape", "kubernetes"}
 BUILT_IN_SOURCES = {"grafana", "-- Grafana --", "-- Dashboard --", "-- Mixed --"}
-
-
-class Platform:
-    """A baked platform, read once."""
-
-    def __init__(self, folder: Path, answers: dict[str, Any]) -> None:
-        self.folder, self.answers = folder, answers
-
-    @functools.cached_property
-    def texts(self) -> dict[str, str]:
-        return {name: text for name, path in names(self.folder) if (text := read(path)) is not None}
-
-    @functools.cached_property
-    def facts(self) -> dict[str, dict[str, Any]]:
-        """What the folders say of themselves, as production sees it."""
-        return facts(self.folder, "production")
-
-    def matching(self, *globs: str) -> Iterator[tuple[str, str]]:
-        for name, text in self.texts.items():
-            if any(fnmatch.fnmatch(name, glob) for glob in globs):
-                yield name, text
-
-    @functools.cached_property
-    def services(self) -> dict[str, tuple[str, set[int]]]:
-        """Every Service that may be called: (namespace, ports) by name."""
-        found = dict(SERVICES)
-        for chart in charts.charts(self.folder):
-            for each in self.rendered(chart.relative_to(self.folder).as_posix(), "Service"):
-                namespace = each["metadata"].get("namespace") or charts.release(chart)["namespace"]
-                ports = {port["port"] for port in each["spec"]["ports"]}
-                name = each["metadata"]["name"]
-                known = found.get(name, (namespace, set()))[1]
-                found[name] = (namespace, known | ports)
-        return found
-
-    def rendered(self, chart: str, kind: str, environment: str = "production") -> Iterator[dict[str, Any]]:
-        folder = self.folder / chart
-        for each in charts.render(folder, environment) if folder.is_dir() else ():
-            if each["kind"] == kind:
-                yield each
 
 
 @dataclass(frozen=True)
@@ -109,211 +57,25 @@ class Fact:
     """
 
     name: str
-    allowed: Collection[Any] | Callable[[Platform], Collection[Any]]
-    find: Callable[[Platform], Found]
+    allowed: Collection[Any] | Callable[[Bake], Collection[Any]]
+    find: Finder
     optional: bool = False
     all: bool = False
     of: str = "."
 
-    def violations(self, platform: Platform) -> Iterator[str]:
-        if not (platform.folder / self.of).is_dir():
+    def violations(self, bake: Bake) -> Iterator[str]:
+        if not (bake.folder / self.of).is_dir():
             return
-        allowed = self.allowed(platform) if callable(self.allowed) else self.allowed
-        found = list(self.find(platform))
-        for file, value in found:
+        allowed = self.allowed(bake) if callable(self.allowed) else self.allowed
+        mentions = list(self.find(bake))
+        for file, value in mentions:
             if value not in allowed:
                 yield f"{self.name}: {file} says {value!r}, not {' or '.join(map(repr, sorted(allowed, key=str)))}"
-        if not found and not self.optional:
+        if not mentions and not self.optional:
             yield f"{self.name}: nothing found"
-        if self.all and found:
-            for value in sorted(set(allowed) - {value for _, value in found}, key=str):
+        if self.all and mentions:
+            for value in sorted(set(allowed) - {value for _, value in mentions}, key=str):
                 yield f"{self.name}: {value!r} is missing"
-
-
-# --- How a fact is found ---
-
-
-def text(pattern: str, *globs: str) -> Callable[[Platform], Found]:
-    """What `pattern` captures in the files of these globs."""
-
-    def find(platform: Platform) -> Found:
-        for name, content in platform.matching(*globs):
-            yield from ((name, match) for match in re.findall(pattern, content))
-
-    return find
-
-
-def deep(value: object, *keys: str) -> Iterator[Any]:
-    """The values below `keys`, each anywhere inside the one before."""
-    if not keys:
-        yield from value if isinstance(value, list) else [value]
-    elif isinstance(value, dict):
-        for key, each in value.items():
-            yield from deep(each, *keys[1:]) if key == keys[0] else deep(each, *keys)
-    elif isinstance(value, list):
-        for each in value:
-            yield from deep(each, *keys)
-
-
-def data(glob: str, *keys: str) -> Callable[[Platform], Found]:
-    """The values below `keys` in YAML or JSON files."""
-
-    def find(platform: Platform) -> Found:
-        for name, content in platform.matching(glob):
-            for document in [json.loads(content)] if name.endswith(".json") else yaml.safe_load_all(content):
-                yield from ((name, value) for value in deep(document, *keys))
-
-    return find
-
-
-def manifest(chart: str, kind: str, pick: Callable[[dict[str, Any]], Iterable[object]]) -> Callable[[Platform], Found]:
-    """What `pick` takes from the objects of a kind that a chart renders."""
-
-    def find(platform: Platform) -> Found:
-        for each in platform.rendered(chart, kind):
-            yield from ((f"{chart}: {kind} {each['metadata']['name']}", value) for value in pick(each))
-
-    return find
-
-
-def of_apps(pick: Callable[[dict[str, Any]], Iterable[object]]) -> Callable[[Platform], Found]:
-    """What `pick` takes from the Deployments of every app."""
-
-    def find(platform: Platform) -> Found:
-        for chart in sorted(platform.folder.glob("k8s/helm-charts/*/Chart.yaml")):
-            yield from manifest(chart.parent.relative_to(platform.folder).as_posix(), "Deployment", pick)(platform)
-
-    return find
-
-
-def env(*variables: str) -> Callable[[dict[str, Any]], Iterator[object]]:
-    """The values of these environment variables, wherever an object sets them."""
-
-    def pick(each: dict[str, Any]) -> Iterator[object]:
-        for variable in deep(each, "env"):
-            if isinstance(variable, dict) and variable.get("name") in variables:
-                yield variable.get("value")
-
-    return pick
-
-
-def together(*finders: Callable[[Platform], Found]) -> Callable[[Platform], Found]:
-    return lambda platform: (each for find in finders for each in find(platform))
-
-
-# --- What is looked for in more than one way ---
-
-
-def addresses(platform: Platform) -> Found:
-    """(name, namespace or empty, port) of every address of one of our Services, in any file."""
-    known = "|".join(sorted(map(re.escape, platform.services), key=len, reverse=True))
-    pattern = re.compile(
-        rf"(?:(?<=://)|(?<![\w./:-]))({known})((?:\.[a-z0-9-]+)?)(?:\.svc(?:\.cluster\.local)?)?:(\d+)(?![\w.])"
-    )
-    for name, content in platform.matching("*"):
-        for service, namespace, port in pattern.findall(content):
-            yield name, (service, namespace.lstrip("."), int(port))
-
-
-def allowed_addresses(platform: Platform) -> set[Any]:
-    return {
-        (name, written, port)
-        for name, (namespace, ports) in platform.services.items()
-        for port in ports
-        for written in ("", namespace)
-    }
-
-
-def cluster_names(platform: Platform) -> Found:
-    """(name, namespace) of every DNS name of a Service in the platform's charts."""
-    for name, content in platform.matching("platform-apps/*", "scripts/*"):
-        for match in re.findall(r"(?<![\w{}-])([a-z][a-z0-9-]+)\.([a-z][a-z0-9-]*)\.svc\b", content):
-            yield name, match
-
-
-def allowed_cluster_names(platform: Platform) -> set[Any]:
-    known = {(name, namespace) for name, (namespace, _) in platform.services.items()}
-    return known | {("kubernetes", "default")}  # the API server
-
-
-def source_references(platform: Platform) -> Found:
-    """Every uid by which a data source is referred to, in values and dashboards and in the links that these carry."""
-    for uid, source in platform.facts["dataSources"].items():
-        if "type" in source:  # links of one that is not there are not rendered
-            yield from ((f"data source {uid}", value) for value in deep(source, "datasourceUid"))
-    yield from data("platform-apps/*/dashboards/*.json", "datasource", "uid")(platform)
-    for name, content in platform.matching("platform-apps/*/dashboards/*.json", "platform-apps/*/*.yaml"):
-        for match in re.findall(r'"datasource":\s*"(\w+)"', unquote(content)):
-            yield name, match
-
-
-def source_uids(platform: Platform) -> set[str]:
-    """The data sources that the folders describe; those without a type are links to one that is not there."""
-    return {uid for uid, source in platform.facts["dataSources"].items() if "type" in source}
-
-
-def provisioned_uids(platform: Platform) -> Found:
-    """The data sources of the file that Grafana reads."""
-    for each in platform.rendered("platform-apps/grafana", "ConfigMap"):
-        provisioning = yaml.safe_load(each["data"].get("datasources.yaml", "{}"))
-        for source in provisioning.get("datasources", ()):
-            yield each["metadata"]["name"], source["uid"]
-
-
-def dashboard_uids(platform: Platform) -> set[str]:
-    return {uid for _, uid in own_uids(platform)}
-
-
-def own_uids(platform: Platform) -> Found:
-    for name, content in platform.matching("platform-apps/*/dashboards/*.json"):
-        yield name, json.loads(content)["uid"]
-
-
-def metric_labels(platform: Platform) -> Found:
-    for name, content in platform.matching("platform-apps/*", "scripts/*"):
-        for selector in re.findall(rf"{METRIC}(?:\\?)\{{([^{{}}]*)\}}", content):
-            for label in re.findall(r"(\w+)\s*(?:=~|!~|!=|=)\s*\\?\"", selector):
-                yield name, label
-
-
-def workload_namespaces(platform: Platform) -> Found:
-    """(folder, namespace) of every workload that a folder says it runs; one without labels is somebody else's."""
-    for name, content in platform.matching("*/platform.yaml", "*/platform-*.yaml"):
-        workloads = deep(yaml.safe_load(content), "workloads")
-        for workload in (each for found in workloads for each in found.values()):
-            if workload and "podLabels" in workload:
-                yield name, (name.split("/")[-2], workload["namespace"])
-
-
-def application_namespaces(platform: Platform) -> set[Any]:
-    files = platform.matching("platform-apps/*/application.yaml", "k8s/helm-charts/*/application.yaml")
-    return {(name.split("/")[-2], yaml.safe_load(content)["namespace"]) for name, content in files}
-
-
-def span_attributes(platform: Platform) -> set[str]:
-    app = "".join(content for _, content in platform.matching("app/checkout_simulator/*.py"))
-    return set(re.findall(r"[\"'](checkout\.\w+)[\"']", app))
-
-
-def exemplar_limit(platform: Platform) -> Found:
-    for name, content in platform.matching("platform-apps/thanos-receive/values.yaml"):
-        arguments = yaml.safe_load(content)["thanos"]["receive"]["ingestor"].get("extraArgs", [])
-        limits = [int(each.split("=")[1]) for each in arguments if each.startswith("--tsdb.max-exemplars=")]
-        yield name, bool(limits and limits[-1] >= 10_000)
-
-
-def ports(each: dict[str, Any]) -> Iterator[object]:
-    for port in each["spec"]["ports"]:
-        yield (each["metadata"]["name"], port.get("name"), port["port"], port.get("targetPort"))
-
-
-def python_pin(platform: Platform) -> set[str]:
-    return {match for _, match in text(r"opentelemetry-instrumentation==(\S+)", "app/requirements-dev.txt")(platform)}
-
-
-def answer(prompt: str) -> Callable[[Platform], set[str]]:
-    """An answer as Terraform writes it."""
-    return lambda platform: {json.dumps(platform.answers[prompt])}
 
 
 APP, INSTRUMENTATION, GRAFANA = (
@@ -390,7 +152,12 @@ CONTRACT = (
         text(r"http://loki[\w.]*:3100(/\w*)", "platform-apps/*"),
         optional=True,
     ),
-    Fact("gateway", {"otel"}, text(r"name: (otel)\b(?!-)", "platform-apps/otel-collector/templates/*")),
+    Fact(
+        "the collectors' names",
+        {"otel", "otel-scrape"},
+        manifest("platform-apps/otel-collector", "OpenTelemetryCollector", lambda each: [each["metadata"]["name"]]),
+        all=True,
+    ),
     Fact(
         "full names of the Thanos releases",
         {"thanos"},
@@ -434,7 +201,7 @@ CONTRACT = (
     ),
     Fact(
         "the app asks for it",
-        {"python", "true"},
+        {"python"},
         of_apps(lambda each: deep(each, "annotations", "instrumentation.opentelemetry.io/inject-python")),
     ),
     Fact(
@@ -451,12 +218,6 @@ CONTRACT = (
             lambda each: (str(image).rsplit(":", 1)[-1] for image in deep(each, "python", "image")),
         ),
         of="app",
-    ),
-    Fact(
-        "attributes of the request's span",
-        span_attributes,
-        text(r"span\.(checkout\.\w+)", "platform-apps/*", "docs/*", "scripts/*"),
-        optional=True,
     ),
     Fact(
         "the trace id's header",
@@ -500,5 +261,5 @@ CONTRACT = (
 
 
 def violations(folder: Path, answers: dict[str, Any]) -> list[str]:
-    platform = Platform(folder, answers)
-    return [line for fact in CONTRACT for line in fact.violations(platform)]
+    bake = Bake(folder, answers)
+    return [line for fact in CONTRACT for line in fact.violations(bake)]

@@ -30,7 +30,9 @@ def pinned(name: str) -> str:
     """
     files, before = _PINS[name]
     texts = {path.relative_to(SOURCES): path.read_text() for path in sorted(SOURCES.glob(files))}
-    found: set[str] = {version for text in texts.values() for version in re.findall(rf"{before}(\d+\.\d+[\w.]*)", text)}
-    if len(found) != 1:
-        raise LookupError(f"{files}: one version of {name} expected, found {sorted(found) or 'none'}")
-    return found.pop()
+    versions: set[str] = {
+        version for text in texts.values() for version in re.findall(rf"{before}(\d+\.\d+[\w.]*)", text)
+    }
+    if len(versions) != 1:
+        raise LookupError(f"{files}: one version of {name} expected, found {sorted(versions) or 'none'}")
+    return versions.pop()

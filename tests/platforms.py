@@ -10,7 +10,7 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,8 @@ INVALID = {path.stem: path for path in sorted((ANSWERS / "invalid").glob("*.yaml
 
 PROMPTS = json.loads((ROOT / "cookiecutter.json").read_text())
 CHOICES = {key: value for key, value in PROMPTS.items() if isinstance(value, list) and not key.startswith("_")}
+# Baked("default") is the folder baked from tests/answers/valid/default.yaml.
+Baked = Callable[[str], Path]
 # The prompts that take any text.
 FREE = [key for key, value in PROMPTS.items() if isinstance(value, str) and not key.startswith("_")]
 
@@ -102,8 +104,8 @@ def bake_once(name: str, shared: Path) -> Path:
 def files(root: Path) -> list[Path]:
     """Every file of a platform, sorted; nothing that a tool left behind."""
     left_behind = {".git", ".venv", ".terraform", ".mypy_cache", ".ruff_cache", ".pytest_cache", "__pycache__"}
-    found = []
+    paths = []
     for folder, names, entries in os.walk(root):
         names[:] = sorted(set(names) - left_behind)
-        found += [Path(folder, entry) for entry in sorted(entries)]
-    return found
+        paths += [Path(folder, entry) for entry in sorted(entries)]
+    return paths

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +14,15 @@ import yaml
 from scripts.charts import values
 from tests import charts, platforms
 from tests.checks import CHECKS
-from tests.contract import deep
-
-Platform = Callable[[str], Path]
+from tests.finders import deep
+from tests.platforms import Baked
 
 
 @pytest.mark.parametrize("name", platforms.VALID)
-def test_bake(name: str, platform: Platform) -> None:
+def test_bake(name: str, platform: Baked) -> None:
     answers = platforms.complete(platforms.load(platforms.VALID[name]))
-    found = [f"{label}: {line}" for label, check in CHECKS.items() for line in check(platform(name), answers)]
-    assert not found, "\n" + "\n".join(found)
+    problems = [f"{label}: {line}" for label, check in CHECKS.items() for line in check(platform(name), answers)]
+    assert not problems, "\n" + "\n".join(problems)
 
 
 def test_every_pair_of_choices_occurs() -> None:
@@ -48,7 +46,7 @@ def test_every_pair_of_choices_occurs() -> None:
     assert len(rows) >= 12
 
 
-def test_two_bakes_are_the_same_bytes(platform: Platform, tmp_path: Path) -> None:
+def test_two_bakes_are_the_same_bytes(platform: Baked, tmp_path: Path) -> None:
     for name in ("default", "everything"):
         again = platforms.bake(platforms.load(platforms.VALID[name]), tmp_path)
         one, two = (
@@ -61,13 +59,13 @@ def test_two_bakes_are_the_same_bytes(platform: Platform, tmp_path: Path) -> Non
 def test_every_tier_bakes_the_snapshot() -> None:
     """One function bakes, for the end-to-end suites too, and never from a working tree that may change under it."""
     importing = "from cookiecutter." + "main import"
-    found = [path.name for path in (platforms.ROOT / "tests").rglob("*.py") if importing in path.read_text()]
-    assert found == ["platforms.py"]
+    importers = [path.name for path in (platforms.ROOT / "tests").rglob("*.py") if importing in path.read_text()]
+    assert importers == ["platforms.py"]
     assert platforms.template() == platforms.template() != platforms.ROOT
     assert platforms.ROOT not in platforms.template().parents
 
 
-def test_every_way_of_answering_gives_the_same_platform(platform: Platform, tmp_path: Path) -> None:
+def test_every_way_of_answering_gives_the_same_platform(platform: Baked, tmp_path: Path) -> None:
     """Arguments, a configuration file and a replay (which made the shared bake)."""
     answers = platforms.load(platforms.VALID["everything"])
     command = [sys.executable, "-m", "cookiecutter", "--no-input", str(platforms.template())]
@@ -90,7 +88,7 @@ def test_every_way_of_answering_gives_the_same_platform(platform: Platform, tmp_
 
 
 @pytest.mark.parametrize("name", platforms.VALID)
-def test_only_what_was_chosen_is_there(name: str, platform: Platform) -> None:
+def test_only_what_was_chosen_is_there(name: str, platform: Baked) -> None:
     answers = platforms.complete(platforms.load(platforms.VALID[name]))
     there = {path.name for path in (platform(name) / "platform-apps").iterdir()}
     chosen = {
@@ -105,7 +103,7 @@ def test_only_what_was_chosen_is_there(name: str, platform: Platform) -> None:
 
 
 @pytest.mark.parametrize("name", platforms.VALID)
-def test_the_platform_carries_its_answers(name: str, platform: Platform) -> None:
+def test_the_platform_carries_its_answers(name: str, platform: Baked) -> None:
     """Free text arrives as it was typed, however it has to be quoted."""
     answers = platforms.complete(platforms.load(platforms.VALID[name]))
     root = platform(name)
@@ -121,11 +119,11 @@ def test_the_platform_carries_its_answers(name: str, platform: Platform) -> None
     assert all(isinstance(bucket, str) for bucket in buckets)
 
 
-def test_custom_resources_have_a_schema(platform: Platform) -> None:
+def test_custom_resources_have_a_schema(platform: Baked) -> None:
     """Which of our kinds the manifests check could not validate, and why."""
     if not charts.SCHEMAS.is_dir():
         pytest.skip(f"no schemas of custom resources: {charts.SCHEMAS} is not there (set CRD_SCHEMAS)")
-    found = {
+    without = {
         problem.split(": ", 1)[1]
         for name in ("default", "everything")
         for chart in charts.charts(platform(name))
@@ -134,7 +132,7 @@ def test_custom_resources_have_a_schema(platform: Platform) -> None:
         if "unknown kind" in problem
     }
     # These operators' schemas are not in the reference.
-    assert {each for each in found if "external-secrets.io" not in each and "bitnami.com" not in each} == set()
+    assert {each for each in without if "external-secrets.io" not in each and "bitnami.com" not in each} == set()
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,6 @@ import json
 import re
 import shutil
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +19,9 @@ import yaml
 from scripts import mirror
 from scripts.charts import HOMES, values
 from scripts.facts import problems
-from tests import charts, contract, platforms
+from tests import charts, contract, finders, platforms
+from tests.platforms import Baked
 
-Platform = Callable[[str], Path]
 BAKES = ("default", "everything")
 FOLDERS = {
     name: sorted(
@@ -80,7 +79,7 @@ MIMIR = {
 
 
 @pytest.fixture
-def copy(request: pytest.FixtureRequest, platform: Platform, tmp_path: Path) -> tuple[Path, dict[str, Any]]:
+def copy(request: pytest.FixtureRequest, platform: Baked, tmp_path: Path) -> tuple[Path, dict[str, Any]]:
     """A platform that a test may change, and the answers it was baked from."""
     name = request.param
     folder = Path(shutil.copytree(platform(name), tmp_path / "platform"))
@@ -125,24 +124,22 @@ def test_a_component_that_nobody_foresaw(copy: tuple[Path, dict[str, Any]]) -> N
     ]
     (names,) = [
         job["dns_sd_configs"][0]["names"]
-        for job in contract.deep(scraper, "scrape_configs")
+        for job in finders.deep(scraper, "scrape_configs")
         if job["job_name"] == "mimir"
     ]
     assert names == ["mimir.metrics.svc.cluster.local"]
 
     policies = {each["metadata"]["name"]: each for each in rendered(folder, "network-policies", "NetworkPolicy")}
     assert policies["mimir"]["metadata"]["namespace"] == "metrics"
-    callers = contract.deep(
-        policies["mimir"]["spec"]["ingress"], "podSelector", "matchLabels", "app.kubernetes.io/name"
-    )
+    callers = finders.deep(policies["mimir"]["spec"]["ingress"], "podSelector", "matchLabels", "app.kubernetes.io/name")
     assert sorted(callers) == ["grafana", "otel-collector", "otel-scrape-collector"]
     for client in ("grafana", "otel-collector", "otel-scrape"):
-        assert "metrics" in contract.deep(policies[client]["spec"]["egress"], "kubernetes.io/metadata.name"), client
+        assert "metrics" in finders.deep(policies[client]["spec"]["egress"], "kubernetes.io/metadata.name"), client
 
     sources = [
         yaml.safe_load(each["data"].get("datasources.yaml", "{}")) for each in rendered(folder, "grafana", "ConfigMap")
     ]
-    assert "mimir" in list(contract.deep(sources, "datasources", "uid"))
+    assert "mimir" in list(finders.deep(sources, "datasources", "uid"))
 
 
 def left_of(deleted: str, said: str, folder: Path) -> list[str]:
@@ -150,16 +147,16 @@ def left_of(deleted: str, said: str, folder: Path) -> list[str]:
     hosts = {*re.findall(r"([\w-]+)\.\w[\w-]*\.svc\b", said), *re.findall(r"\bhost: ([\w-]+)", said)}
     names = "|".join(sorted(re.escape(host.removesuffix("-headless")) for host in hosts)) or "(?!)"
     address = re.compile(rf"\b(?<!-)({names})(-headless)?\.\w[\w-]*\.svc\b")
-    found = []
+    lost = []
     for chart in charts.charts(folder):
         for environment in charts.ENVIRONMENTS:
             made = charts.render(chart, environment)
             if address.search(json.dumps([values(chart, environment), made])):
-                found.append(f"{chart.name}: {names}")
-            found += [
+                lost.append(f"{chart.name}: {names}")
+            lost += [
                 chart.name for each in made if each["kind"] == "NetworkPolicy" and each["metadata"]["name"] == deleted
             ]
-    return found
+    return lost
 
 
 @pytest.mark.parametrize("deleted", FOLDERS["everything"])
@@ -178,7 +175,7 @@ def test_a_folder_is_deleted(copy: tuple[Path, dict[str, Any]], deleted: str) ->
     assert left_of(deleted, said_by_it, folder) == []
 
 
-def test_teams_may_not_be_called_like_a_namespace_of_the_platform(platform: Platform) -> None:
+def test_teams_may_not_be_called_like_a_namespace_of_the_platform(platform: Baked) -> None:
     """The hook runs without the tree, so it has a list; this is what the folders say."""
     sys.path.insert(0, str(platforms.ROOT / "hooks"))
     try:

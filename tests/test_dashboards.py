@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -15,8 +15,8 @@ import yaml
 from scripts.charts import values as values_of
 from scripts.facts import facts
 from tests import charts, checks, platforms
+from tests.platforms import Baked
 
-Platform = Callable[[str], Path]
 # Units of what cannot be below zero.
 COUNTS = {"short", "none", "reqps", "cps", "ops", "bytes", "s", "percentunit"}
 # What shows values that have a unit; lines of text and rows have none, and Tempo sets the service graph's.
@@ -41,18 +41,18 @@ def panels(dashboard: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def every_dashboard(platform: Platform) -> dict[str, dict[str, Any]]:
+def every_dashboard(platform: Baked) -> dict[str, dict[str, Any]]:
     """Of all platforms; they are copied byte for byte, so each name has one content."""
-    found: dict[str, dict[str, Any]] = {}
+    by_uid: dict[str, dict[str, Any]] = {}
     for name in platforms.VALID:
-        found |= dashboards(platform(name))
-    assert found.keys() == {
+        by_uid |= dashboards(platform(name))
+    assert by_uid.keys() == {
         "checkout-red.json",
         "checkout-logs.json",
         "telemetry-pipeline.json",
         "thanos-long-term.json",
     }
-    return found
+    return by_uid
 
 
 def problems(name: str, dashboard: dict[str, Any]) -> Iterator[str]:
@@ -84,8 +84,8 @@ def test_what_a_panel_does_not_say_is_noticed(
     every_dashboard: dict[str, dict[str, Any]], panel: str, path: tuple[str]
 ) -> None:
     dashboard = json.loads(json.dumps(every_dashboard["telemetry-pipeline.json"]))
-    (found,) = [each for each in panels(dashboard) if each["title"] == panel]
-    del (found if path == ("description",) else found["fieldConfig"]["defaults"])[path[0]]
+    (target,) = [each for each in panels(dashboard) if each["title"] == panel]
+    del (target if path == ("description",) else target["fieldConfig"]["defaults"])[path[0]]
     assert [problem.split(": ")[1].split(" has")[0] for problem in problems("x", dashboard)] == [panel]
 
 
@@ -103,7 +103,7 @@ def test_panels_do_not_overlap(every_dashboard: dict[str, dict[str, Any]]) -> No
                     taken[x, y] = panel["title"]
 
 
-def test_the_home_page_is_the_red_dashboard(platform: Platform) -> None:
+def test_the_home_page_is_the_red_dashboard(platform: Baked) -> None:
     folder = platform("default") / "platform-apps/grafana"
     values = yaml.safe_load((folder / "values.yaml").read_text())
     home = values["grafana"]["grafana.ini"]["dashboards"]["default_home_dashboard_path"]
@@ -116,7 +116,7 @@ def test_the_home_page_is_the_red_dashboard(platform: Platform) -> None:
         assert (yaml.safe_load(each.read_text()) or {}).get("dashboardFolder", "Platform") == values["dashboardFolder"]
 
 
-def test_the_long_term_is_shown_where_there_is_a_bucket(platform: Platform) -> None:
+def test_the_long_term_is_shown_where_there_is_a_bucket(platform: Baked) -> None:
     """The dashboard belongs to the store's folder, and to the environments in which the store runs."""
     assert "thanos-long-term.json" not in dashboards(platform("default"))
     folder = platform("production-s3") / "platform-apps/thanos-store"
@@ -127,7 +127,7 @@ def test_the_long_term_is_shown_where_there_is_a_bucket(platform: Platform) -> N
         assert shown == names, environment
 
 
-def test_every_search_for_traces_asks_for_the_newest(platform: Platform) -> None:
+def test_every_search_for_traces_asks_for_the_newest(platform: Baked) -> None:
     """Without the hint Tempo answers with any matches: minutes old ones, none of the spike."""
     folder, asked = platform("default"), 0
     for path in (*folder.glob("platform-apps/*/dashboards/*.json"), *folder.glob("platform-apps/*/templates/*.tpl")):
@@ -137,7 +137,7 @@ def test_every_search_for_traces_asks_for_the_newest(platform: Platform) -> None
     assert asked >= 3
 
 
-def test_rates_follow_the_width_of_the_panel(platform: Platform) -> None:
+def test_rates_follow_the_width_of_the_panel(platform: Baked) -> None:
     """A fixed window is too wide for a peak of 30 s, or too narrow for two samples at a long range."""
     folder, fixed = platform("default"), r"rate\([^()]*\[(\d+\w)\]"
     for path in folder.glob("platform-apps/*/dashboards/*.json"):
@@ -153,7 +153,7 @@ def test_rates_follow_the_width_of_the_panel(platform: Platform) -> None:
     assert [query for query in queries if "[$$__rate_interval]" not in query or re.search(fixed, query)] == []
 
 
-def test_exports_are_as_frequent_as_grafana_believes(platform: Platform) -> None:
+def test_exports_are_as_frequent_as_grafana_believes(platform: Baked) -> None:
     """`$__rate_interval` is four of the data source's intervals: shorter than an export, and a rate has no two samples."""
     folder = platform("default")
     for environment in charts.ENVIRONMENTS:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts.facts import facts
-from tests import charts, contract, platforms
+from tests import charts, contract, finders, platforms
 from tests.checks import CHECKS
 
 # Answers whose own words are none of those that must be gone.
@@ -39,8 +39,8 @@ def bake(folder: Path, **answers: object) -> Path:
 
 def holds(folder: Path, answers: dict[str, Any]) -> None:
     """What holds of a bake still does; in particular every chart renders what Kubernetes takes."""
-    found = [f"{label}: {line}" for label, check in CHECKS.items() for line in check(folder, answers)]
-    assert found + contract.violations(folder, answers) == []
+    problems = [f"{label}: {line}" for label, check in CHECKS.items() for line in check(folder, answers)]
+    assert problems + contract.violations(folder, answers) == []
 
 
 def rendered(folder: Path, chart: str, kind: str) -> dict[str, dict[str, Any]]:
@@ -52,7 +52,7 @@ def followed(folder: Path) -> None:
     """What the rest of a platform has made of the folder of an app called shop."""
     chart = "k8s/helm-charts/shop"
     (deployment,) = rendered(folder, chart, "Deployment").values()
-    (container,) = contract.deep(deployment, "containers")
+    (container,) = finders.deep(deployment, "containers")
     env = {each["name"]: each["value"] for each in container["env"]}
     assert env["OTEL_SERVICE_NAME"] == "shop"
     assert container["image"] == "registry.example.com/shop:1.0"
@@ -64,14 +64,14 @@ def followed(folder: Path) -> None:
     assert annotations["instrumentation.opentelemetry.io/inject-python"] == "python"
 
     policies = rendered(folder, "platform-apps/network-policies", "NetworkPolicy")
-    callers = contract.deep(policies["otel-collector"]["spec"]["ingress"], "matchLabels", "app.kubernetes.io/name")
+    callers = finders.deep(policies["otel-collector"]["spec"]["ingress"], "matchLabels", "app.kubernetes.io/name")
     assert "shop" in callers
     rules = "".join(str(each) for each in rendered(folder, "platform-apps/thanos-ruler", "ConfigMap").values())
     assert 'service_name="shop",http_route="/"' in rules
     assert "shop" in facts(folder, "local")["apps"]
     # The dashboards ask which services there are, and prefer none.
-    for _, dashboard in contract.data("platform-apps/*/dashboards/*.json", "templating", "list")(
-        contract.Platform(folder, {})
+    for _, dashboard in finders.data("platform-apps/*/dashboards/*.json", "templating", "list")(
+        finders.Bake(folder, {})
     ):
         if dashboard["name"] == "service":
             assert dashboard["query"]["query"] == "label_values(http_server_request_duration_seconds, service_name)"

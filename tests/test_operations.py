@@ -58,20 +58,20 @@ def is_test(each: dict[str, Any]) -> bool:
 
 def images(platform: Path) -> dict[str, str]:
     """Every image of a platform, and a component that has it."""
-    found = {}
+    users = {}
     for environment in charts.ENVIRONMENTS:
         for name, objects in rendered(platform, environment):
             for image in images_of(each for each in objects if not is_test(each)):
-                found[image] = name
-    return found
+                users[image] = name
+    return users
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_every_image_comes_from_the_mirror(with_everything: Callable[..., Path], backend: str) -> None:
     """But the app's own; Argo CD's come from there by Terraform, which the end-to-end suite looks at."""
-    found = images(with_everything(secrets_backend=backend, chart_registry=REGISTRY))
-    assert found
-    outside = {image: name for image, name in found.items() if not image.startswith(f"{REGISTRY}/")}
+    users = images(with_everything(secrets_backend=backend, chart_registry=REGISTRY))
+    assert users
+    outside = {image: name for image, name in users.items() if not image.startswith(f"{REGISTRY}/")}
     assert set(outside.values()) <= {"flask-app", "argocd-server"}, outside
 
 

@@ -6,16 +6,15 @@ import base64
 import os
 import re
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from tests import charts, contract, platforms
+from tests import charts, finders, platforms
+from tests.platforms import Baked
 
-Platform = Callable[[str], Path]
 UPSTREAM = Path(os.environ["UPSTREAM_CHARTS"]) if "UPSTREAM_CHARTS" in os.environ else None
 needs_charts = pytest.mark.skipif(not UPSTREAM, reason="UPSTREAM_CHARTS is not set: upstream charts are not rendered")
 MIB = {"MiB": 1, "Mi": 1, "Gi": 1024}
@@ -28,8 +27,8 @@ def component(
 
 
 def one(objects: list[dict[str, Any]], kind: str, name: str) -> dict[str, Any]:
-    (found,) = [each for each in objects if each["kind"] == kind and each["metadata"]["name"] == name]
-    return found
+    (match,) = [each for each in objects if each["kind"] == kind and each["metadata"]["name"] == name]
+    return match
 
 
 def mebibytes(quantity: str) -> float:
@@ -44,7 +43,7 @@ def configurations(objects: list[dict[str, Any]]) -> str:
     return "\n".join([*plain, *(base64.b64decode(text).decode() for text in coded)])
 
 
-def test_a_load_that_is_off_is_no_pod_and_not_no_object(platform: Platform) -> None:
+def test_a_load_that_is_off_is_no_pod_and_not_no_object(platform: Baked) -> None:
     """Argo CD does not empty an Application by itself: after a game day the shoppers would stay."""
     on, off = (component(platform("default"), "load-generator", name) for name in charts.ENVIRONMENTS)
     assert {(each["kind"], each["metadata"]["name"]) for each in off} == {
@@ -54,14 +53,14 @@ def test_a_load_that_is_off_is_no_pod_and_not_no_object(platform: Platform) -> N
     assert replicas == [1, 0]
 
 
-def test_the_load_waits_for_the_app(platform: Platform) -> None:
+def test_the_load_waits_for_the_app(platform: Baked) -> None:
     pod = one(component(platform("default"), "load-generator", "local"), "Deployment", "load-generator")["spec"]
     (first,) = pod["template"]["spec"]["initContainers"]
     assert first["command"][-1] == "http://flask-app/readyz"
 
 
 @needs_charts
-def test_fluent_bit_s_priority_is_the_platform_s_own(platform: Platform) -> None:
+def test_fluent_bit_s_priority_is_the_platform_s_own(platform: Baked) -> None:
     """GKE starts a pod of a system class outside kube-system only below a ResourceQuota, which no component may bring."""
     made = component(platform("everything"), "fluent-bit", upstream=UPSTREAM)
     (pods,) = [each for each in made if each["kind"] == "DaemonSet"]
@@ -70,26 +69,26 @@ def test_fluent_bit_s_priority_is_the_platform_s_own(platform: Platform) -> None
 
 
 @needs_charts
-def test_webhooks_answer_on_the_port_that_private_clusters_leave_open(platform: Platform) -> None:
+def test_webhooks_answer_on_the_port_that_private_clusters_leave_open(platform: Baked) -> None:
     for name, argument in (("otel-operator", "--webhook-port=10250"), ("cert-manager", "--secure-port=10250")):
-        arguments = list(contract.deep(component(platform("default"), name, upstream=UPSTREAM), "args"))
+        arguments = list(finders.deep(component(platform("default"), name, upstream=UPSTREAM), "args"))
         assert argument in arguments, name
     policy = one(component(platform("default"), "network-policies"), "NetworkPolicy", "otel-operator")
-    assert 10250 in list(contract.deep(policy, "ingress", "ports", "port"))
+    assert 10250 in list(finders.deep(policy, "ingress", "ports", "port"))
 
 
-def test_azure_key_vault_is_told_its_tenant(platform: Platform) -> None:
+def test_azure_key_vault_is_told_its_tenant(platform: Baked) -> None:
     store = one(component(platform("azure-azurerm-apache-2.0"), "external-secrets"), "ClusterSecretStore", "platform")
     assert store["spec"]["provider"]["azurekv"]["tenantId"]
 
 
-def test_grafana_starts_without_the_internet(platform: Platform) -> None:
+def test_grafana_starts_without_the_internet(platform: Baked) -> None:
     values = yaml.safe_load((platform("default") / "platform-apps" / "grafana" / "values.yaml").read_text())["grafana"]
     assert values["grafana.ini"]["plugins"]["preinstall_auto_update"] is False
 
 
 @pytest.mark.parametrize("environment", charts.ENVIRONMENTS)
-def test_grafana_has_room_above_its_idle_330_mib(platform: Platform, environment: str) -> None:
+def test_grafana_has_room_above_its_idle_330_mib(platform: Baked, environment: str) -> None:
     folder = platform("default") / "platform-apps" / "grafana"
     files = [folder / "values.yaml", folder / "values-production.yaml"][: 1 if environment == "local" else 2]
     resources = [yaml.safe_load(file.read_text())["grafana"]["resources"] for file in files][-1]
@@ -99,7 +98,7 @@ def test_grafana_has_room_above_its_idle_330_mib(platform: Platform, environment
 
 @needs_charts
 @pytest.mark.parametrize("environment", charts.ENVIRONMENTS)
-def test_tempo_s_heap_ends_below_its_limit(platform: Platform, environment: str) -> None:
+def test_tempo_s_heap_ends_below_its_limit(platform: Baked, environment: str) -> None:
     made = one(component(platform("default"), "tempo", environment, UPSTREAM), "StatefulSet", "tempo")
     (container,) = made["spec"]["template"]["spec"]["containers"]
     (limit,) = [each["value"] for each in container["env"] if each["name"] == "GOMEMLIMIT"]
@@ -113,7 +112,7 @@ def test_tempo_s_heap_ends_below_its_limit(platform: Platform, environment: str)
 
 @needs_charts
 @pytest.mark.parametrize("environment", charts.ENVIRONMENTS)
-def test_tempo_says_when_to_try_again_and_drops_no_trace(platform: Platform, environment: str) -> None:
+def test_tempo_says_when_to_try_again_and_drops_no_trace(platform: Baked, environment: str) -> None:
     made = component(platform("default"), "tempo", environment, UPSTREAM)
     config = yaml.safe_load(one(made, "ConfigMap", "tempo")["data"]["tempo.yaml"])
     assert config["distributor"]["retry_after_on_resource_exhausted"] == "5s"
@@ -135,7 +134,7 @@ OBJECT_STORE_USERS = {
 @needs_charts
 @pytest.mark.parametrize(("component_name", "workloads"), OBJECT_STORE_USERS.items())
 def test_an_s3_of_one_s_own_has_an_address_keys_and_an_open_port(
-    platform: Platform, component_name: str, workloads: list[str]
+    platform: Baked, component_name: str, workloads: list[str]
 ) -> None:
     made = component(platform("s3-own-address"), component_name, upstream=UPSTREAM)
     for name in workloads:
@@ -145,21 +144,21 @@ def test_an_s3_of_one_s_own_has_an_address_keys_and_an_open_port(
         container = next(
             each for each in pods["spec"]["template"]["spec"]["containers"] if "sidecar" not in each["name"]
         )
-        keys = list(contract.deep(container.get("env", []), "secretKeyRef", "name"))
-        keys += list(contract.deep(container.get("envFrom", []), "secretRef", "name"))
+        keys = list(finders.deep(container.get("env", []), "secretKeyRef", "name"))
+        keys += list(finders.deep(container.get("envFrom", []), "secretRef", "name"))
         assert set(keys) == {"object-store"}, name
     text = configurations(made)
     assert "minio.example.com:9000" in text
     assert "amazonaws" not in text
     policies = component(platform("s3-own-address"), "network-policies")
     for name in workloads:
-        ports = list(contract.deep(one(policies, "NetworkPolicy", name), "egress", "ports", "port"))
+        ports = list(finders.deep(one(policies, "NetworkPolicy", name), "egress", "ports", "port"))
         assert 9000 in ports, name
 
 
 @needs_charts
 @pytest.mark.parametrize("component_name", OBJECT_STORE_USERS)
-def test_amazon_in_china_has_its_own_domain(platform: Platform, component_name: str) -> None:
+def test_amazon_in_china_has_its_own_domain(platform: Baked, component_name: str) -> None:
     made = component(platform("s3-china"), component_name, upstream=UPSTREAM)
     text = configurations(made)
     assert "s3.cn-north-1.amazonaws.com.cn" in text
@@ -170,34 +169,32 @@ def test_amazon_in_china_has_its_own_domain(platform: Platform, component_name: 
     ("name", "ingress_class", "namespace"),
     [("production-s3", "traefik", "traefik"), ("everything", "nginx", "ingress-nginx")],
 )
-def test_one_answer_says_what_serves_the_domain(
-    platform: Platform, name: str, ingress_class: str, namespace: str
-) -> None:
+def test_one_answer_says_what_serves_the_domain(platform: Baked, name: str, ingress_class: str, namespace: str) -> None:
     folder = platform(name)
     issuer = one(component(folder, "cert-manager"), "ClusterIssuer", "letsencrypt")
     grafana = component(folder, "grafana", upstream=UPSTREAM)
-    found = set(contract.deep(issuer, "ingressClassName")) | set(
-        contract.deep(one(grafana, "Ingress", "grafana"), "ingressClassName")
+    classes = set(finders.deep(issuer, "ingressClassName")) | set(
+        finders.deep(one(grafana, "Ingress", "grafana"), "ingressClassName")
     )
     tfvars = (folder / "terraform" / "environments" / "production.tfvars").read_text()
-    assert found == set(re.findall(r'ingress_class = "([^"]+)"', tfvars)) == {ingress_class}
+    assert classes == set(re.findall(r'ingress_class = "([^"]+)"', tfvars)) == {ingress_class}
     policy = one(component(folder, "network-policies"), "NetworkPolicy", "grafana")
-    names = list(contract.deep(policy, "ingress", "kubernetes.io/metadata.name"))
+    names = list(finders.deep(policy, "ingress", "kubernetes.io/metadata.name"))
     assert namespace in names
 
 
 @needs_charts
-def test_grafana_shows_its_metrics_to_nobody_outside(platform: Platform) -> None:
+def test_grafana_shows_its_metrics_to_nobody_outside(platform: Baked) -> None:
     """Where an Ingress leads to it they are off, and nothing tries to read them."""
     ini = one(component(platform("production-s3"), "grafana", upstream=UPSTREAM), "ConfigMap", "grafana")["data"]
     assert re.search(r"\[metrics\]\nenabled = false", ini["grafana.ini"])
     scraper = one(component(platform("production-s3"), "otel-collector"), "OpenTelemetryCollector", "otel-scrape")
-    assert "grafana" not in list(contract.deep(scraper, "scrape_configs", "job_name"))
+    assert "grafana" not in list(finders.deep(scraper, "scrape_configs", "job_name"))
     default = one(component(platform("default"), "otel-collector"), "OpenTelemetryCollector", "otel-scrape")
-    assert "grafana" in list(contract.deep(default, "scrape_configs", "job_name"))
+    assert "grafana" in list(finders.deep(default, "scrape_configs", "job_name"))
 
 
-def test_the_app_s_chart_refuses_a_cluster_that_is_too_old(platform: Platform) -> None:
+def test_the_app_s_chart_refuses_a_cluster_that_is_too_old(platform: Baked) -> None:
     """Its pods sleep before they stop, which Kubernetes knows since 1.30; the scripts ask for the same."""
     chart = platform("default") / "k8s" / "helm-charts" / "flask-app"
     about = yaml.safe_load((chart / "Chart.yaml").read_text())
@@ -205,11 +202,11 @@ def test_the_app_s_chart_refuses_a_cluster_that_is_too_old(platform: Platform) -
     assert minimum
     assert about["kubeVersion"] == f">={minimum[1]}-0"
     pod = one(charts.render(chart, "local"), "Deployment", "flask-app")
-    assert list(contract.deep(pod, "preStop", "sleep"))
+    assert list(finders.deep(pod, "preStop", "sleep"))
 
 
 @needs_charts
-def test_the_example_of_a_login_by_oidc_is_off_and_works_when_it_is_on(platform: Platform, tmp_path: Path) -> None:
+def test_the_example_of_a_login_by_oidc_is_off_and_works_when_it_is_on(platform: Baked, tmp_path: Path) -> None:
     chart = platform("production-s3") / "platform-apps" / "grafana"
     assert "[auth.generic_oauth]" in configurations(charts.render(chart, "production", UPSTREAM))
     copy = Path(shutil.copytree(chart, tmp_path / "grafana"))
@@ -223,7 +220,7 @@ def test_the_example_of_a_login_by_oidc_is_off_and_works_when_it_is_on(platform:
     settings = dict(line.split(" = ", 1) for line in section[1].splitlines())
     assert settings["enabled"] == "true"
     assert "'checkout') && 'Admin' || 'Viewer'" in settings["role_attribute_path"]
-    secrets = list(contract.deep(one(made, "Deployment", "grafana"), "secretKeyRef", "name"))
+    secrets = list(finders.deep(one(made, "Deployment", "grafana"), "secretKeyRef", "name"))
     assert "grafana-oidc" in secrets
 
     argocd = (platform("production-s3") / "terraform" / "modules" / "argocd-server" / "values.yaml").read_text()
@@ -280,8 +277,8 @@ def test_a_mirror_s_login_reaches_every_pod_by_the_values_that_operations_names(
 
 @needs_charts
 @pytest.mark.parametrize("environment", charts.ENVIRONMENTS)
-def test_grafana_s_interval_is_the_one_at_which_the_app_exports(platform: Platform, environment: str) -> None:
+def test_grafana_s_interval_is_the_one_at_which_the_app_exports(platform: Baked, environment: str) -> None:
     made = component(platform("default"), "otel-instrumentation", environment)
-    env = {each["name"]: each["value"] for each in contract.deep(made, "python", "env")}
+    env = {each["name"]: each["value"] for each in finders.deep(made, "python", "env")}
     sources = configurations(component(platform("default"), "grafana", environment, UPSTREAM))
     assert f"timeInterval: {int(env['OTEL_METRIC_EXPORT_INTERVAL']) // 1000}s" in sources.replace('"', "")

@@ -54,9 +54,9 @@ AWKWARD["project_slug"] = awkward.filter(lambda t: t.strip(". \t\n") and "/" not
 @settings(max_examples=2000)
 @given(st.fixed_dictionaries({}, optional={**SENSIBLE, **AWKWARD, "include_fluent_bit": awkward | st.integers()}))
 def test_the_rules_answer_whatever_is_typed(answers: dict[str, object]) -> None:
-    found, _ = hook.judge(answers)
-    message = hook.report(answers, found)
-    assert all(rule.name in message and problem.why for rule, problem in found)
+    judged, _ = hook.judge(answers)
+    message = hook.report(answers, judged)
+    assert all(rule.name in message and problem.why for rule, problem in judged)
 
 
 def bake_and_check(answers: Mapping[str, object]) -> str:
@@ -75,9 +75,9 @@ def bake_and_check(answers: Mapping[str, object]) -> str:
             assert list(Path(scratch).iterdir()) == []
             return "refused"
         assert not expected, "baked in spite of a problem"
-        found = [line for check in CHECKS.values() for line in check(folder, complete)]
-        found += contract.violations(folder, complete)
-        assert not found, "\n".join(found)
+        problems = [line for check in CHECKS.values() for line in check(folder, complete)]
+        problems += contract.violations(folder, complete)
+        assert not problems, "\n".join(problems)
         return "baked"
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
 
 from tests import platforms
-from tests.checks import tool
+from tests.checks import installed
+from tests.platforms import Baked
 
 PYTHONS = ("3.10", "3.11", "3.12", "3.13")
 
@@ -22,19 +22,19 @@ def interpreter(version: str) -> str | None:
     if sys.version_info[:2] == tuple(map(int, version.split("."))):
         return sys.executable
     kept = sorted(Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")).glob(f"versions/{version}.*/bin/python"))
-    find = [tool("uv"), "python", "find", "--no-python-downloads", "--system", version]
-    found = subprocess.run(find, capture_output=True, text=True)
-    return str(kept[-1]) if kept else found.stdout.strip() or None
+    find = [installed("uv"), "python", "find", "--no-python-downloads", "--system", version]
+    done = subprocess.run(find, capture_output=True, text=True)
+    return str(kept[-1]) if kept else done.stdout.strip() or None
 
 
 @pytest.mark.parametrize("version", PYTHONS)
-def test_bakes_on(version: str, platform: Callable[[str], Path], tmp_path: Path) -> None:
+def test_bakes_on(version: str, platform: Baked, tmp_path: Path) -> None:
     python = interpreter(version)
     if python is None:
         pytest.skip(f"no Python {version} on this machine")
     venv = tmp_path / "venv"
-    subprocess.run([tool("uv"), "venv", "--quiet", "--python", python, str(venv)], check=True)
-    install = [tool("uv"), "pip", "install", "--quiet", "--python", str(venv), "cookiecutter"]
+    subprocess.run([installed("uv"), "venv", "--quiet", "--python", python, str(venv)], check=True)
+    install = [installed("uv"), "pip", "install", "--quiet", "--python", str(venv), "cookiecutter"]
     subprocess.run([*install, "--constraint", str(platforms.ROOT / "requirements-test.txt")], check=True)
 
     config = tmp_path / "config.yaml"

@@ -83,8 +83,8 @@ def test_the_rules_know_the_choices_of_the_prompts() -> None:
 def proposals(answers: dict[str, object]) -> dict[str, str]:
     """prompt -> what the message tells the person to type, as it is read there."""
     message = hook.report(answers, hook.judge(answers)[0])
-    found = re.findall(r"^(\w+): .* \[[a-z0-9-]+\]\n  why:  .*\n  type: (.*)$", message, re.MULTILINE)
-    return {prompt: "" if typed.startswith("nothing (") else typed for prompt, typed in found}
+    advice = re.findall(r"^(\w+): .* \[[a-z0-9-]+\]\n  why:  .*\n  type: (.*)$", message, re.MULTILINE)
+    return {prompt: "" if typed.startswith("nothing (") else typed for prompt, typed in advice}
 
 
 def typed(answers: dict[str, object], proposed: dict[str, str]) -> dict[str, object]:
@@ -124,9 +124,9 @@ BAD = st.fixed_dictionaries(
 @given(BAD)
 def test_every_proposal_is_accepted(changes: dict[str, object]) -> None:
     answers = hook.changed(platforms.complete({}), changes)
-    found, corrected = hook.judge(answers)
+    problems, corrected = hook.judge(answers)
     assert hook.judge(corrected)[0] == []
-    assert len({rule.prompt for rule, _ in found}) == len(found)
+    assert len({rule.prompt for rule, _ in problems}) == len(problems)
     assert hook.judge(typed(answers, proposals(answers)))[0] == []
 
 
@@ -174,14 +174,14 @@ def test_the_longest_team_fills_a_helm_release_name() -> None:
 
 
 def run(
-    folder: Path, tool: str, *arguments: str, **environment: str
+    folder: Path, program: str, *arguments: str, **environment: str
 ) -> tuple[subprocess.CompletedProcess[str], list[str]]:
     """A command of a person in `folder`, and the command that its refusal prints."""
     scratch = folder.parent / f"{folder.name}-home"
     scratch.mkdir(exist_ok=True)
     folder.mkdir(exist_ok=True)
     places = {"HOME": str(scratch), "TMPDIR": str(scratch), "PWD": str(folder), **environment}
-    command = [tool, *arguments] if "/" in tool else [sys.executable, "-m", tool, *arguments]
+    command = [program, *arguments] if "/" in program else [sys.executable, "-m", program, *arguments]
     env = {**os.environ, **places}
     done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, input="")
     printed = re.search(r"^Go on.*:\n  (.*)$", done.stderr, re.MULTILINE)
@@ -223,15 +223,15 @@ def test_one_command_goes_on_with_cruft_too(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("tool", ["cookiecutter", "cruft"])
-def test_nobody_gets_a_platform_that_the_configuration_file_did_not_ask_for(tool: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("program", ["cookiecutter", "cruft"])
+def test_nobody_gets_a_platform_that_the_configuration_file_did_not_ask_for(program: str, tmp_path: Path) -> None:
     """Cookiecutter drops a choice that does not exist and all answers after it."""
     said = {"project_slug": "shop", "object_storage": "S3", "team": "payments", "license": "MIT"}
     (tmp_path / "said.yaml").write_text(json.dumps({"default_context": said}))
-    template = template_repository(tmp_path / "template") if tool == "cruft" else platforms.template()
-    start = ("create",) if tool == "cruft" else ()
+    template = template_repository(tmp_path / "template") if program == "cruft" else platforms.template()
+    start = ("create",) if program == "cruft" else ()
     command = (*start, "--no-input", "--config-file", "../said.yaml", str(template))
-    refused, go_on = run(tmp_path / "here", tool, *command, PATH="/usr/bin:/bin")
+    refused, go_on = run(tmp_path / "here", program, *command, PATH="/usr/bin:/bin")
     assert refused.returncode == 1
     assert 'object_storage: "S3" [object-storage-choice]' in refused.stderr
     assert list((tmp_path / "here").iterdir()) == []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import yaml
 
 from tests import platforms
 from tests.pins import pinned
+from tests.platforms import Baked
 
 # What a pin looks like; a range (>= 1.9) or a major.minor (3.13) is none.
 VERSION = re.compile(
@@ -64,13 +65,13 @@ def by_pattern(path: str, text: str, renovate: dict[str, Any]) -> Iterator[str]:
     for manager in renovate["customManagers"]:
         if any(re.search(pattern.strip("/"), path) for pattern in manager["managerFilePatterns"]):
             for pattern in manager["matchStrings"]:
-                yield from (found[0] for found in re.finditer(pattern.replace("(?<", "(?P<"), text))
+                yield from (match[0] for match in re.finditer(pattern.replace("(?<", "(?P<"), text))
 
 
 def unmanaged(folder: Path) -> list[str]:
     """Lines with a version that no manager reads, as `file: line`."""
     renovate = json.loads((folder / "renovate.json").read_text())
-    found = []
+    unmanaged = []
     for file in sorted({file for pattern in PINNING for file in folder.rglob(pattern)}):
         path = file.relative_to(folder).as_posix()
         if path.startswith(NOT_PINNING) or "/charts/" in path or path.startswith((".venv", "build")):
@@ -80,12 +81,12 @@ def unmanaged(folder: Path) -> list[str]:
         for line in text.splitlines():
             bare = OWN.sub("", re.sub(r"(^|\s)#.*", "", line))
             if VERSION.search(bare) and not any(piece in line for piece in pieces):
-                found.append(f"{path}: {line.strip()}")
-    return found
+                unmanaged.append(f"{path}: {line.strip()}")
+    return unmanaged
 
 
 @pytest.mark.parametrize("name", ["default", "everything"])
-def test_every_pin_has_a_manager(platform: Callable[[str], Path], name: str) -> None:
+def test_every_pin_has_a_manager(platform: Baked, name: str) -> None:
     assert unmanaged(platform(name)) == []
 
 
@@ -96,9 +97,7 @@ def test_every_pin_has_a_manager(platform: Callable[[str], Path], name: str) -> 
         ("terraform/modules/argocd-app/main.tf", 'version = "2.0.5"'),
     ],
 )
-def test_a_pin_without_its_comment_is_found(
-    platform: Callable[[str], Path], tmp_path: Path, file: str, line: str
-) -> None:
+def test_a_pin_without_its_comment_is_found(platform: Baked, tmp_path: Path, file: str, line: str) -> None:
     (tmp_path / file).parent.mkdir(parents=True)
     (tmp_path / file).write_text(re.sub("# renovate: .*", "", (platform("default") / file).read_text()))
     (tmp_path / "renovate.json").write_text((platform("default") / "renovate.json").read_text())
@@ -109,7 +108,7 @@ def test_every_pin_of_the_template_has_a_manager() -> None:
     """Where Renovate looks is the template's own renovate.json; a platform's is checked in the platform."""
     renovate = json.loads((platforms.ROOT / "renovate.json").read_text())
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=platforms.ROOT, capture_output=True, check=True, text=True)
-    found = []
+    unmanaged = []
     for path in filter(None, listed.stdout.split("\0")):
         name = path.rsplit("/", 1)[-1]
         inside = path.startswith("{{cookiecutter.project_slug}}/")
@@ -122,5 +121,5 @@ def test_every_pin_of_the_template_has_a_manager() -> None:
         for line in text.splitlines():
             bare = OWN.sub("", re.sub(r"(^|\s)#.*", "", line))
             if VERSION.search(bare) and not any(piece.strip() in line for piece in pieces):
-                found.append(f"{path}: {line.strip()}")
-    assert found == []
+                unmanaged.append(f"{path}: {line.strip()}")
+    assert unmanaged == []

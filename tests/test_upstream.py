@@ -10,17 +10,17 @@ import os
 import shutil
 import subprocess
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import helm_python as helm
 import pytest
 
 from scripts.charts import dependencies
-from tests import charts, contract, platforms
+from tests import charts, finders, platforms
 from tests.pins import pinned
+from tests.platforms import Baked
 
-Platform = Callable[[str], Path]
 PLATFORMS = {"default": "local", "everything": "production", "production-s3": "production"}
 # And the components and object stores that none of these three has.
 MORE = {"none-s3-proprietary": "production", "gcs-gcs-mit": "production", "azure-azurerm-apache-2.0": "production"}
@@ -50,7 +50,7 @@ def umbrellas(platform: Path) -> Iterator[Path]:
 
 @needs_charts
 @pytest.mark.parametrize("name", RENDERED)
-def test_umbrella_charts_render_strictly(name: str, platform: Platform) -> None:
+def test_umbrella_charts_render_strictly(name: str, platform: Baked) -> None:
     """Every object is one that Kubernetes takes, and a second render is the same (else Argo CD never comes to rest)."""
     problems, rendered = [], []
     for chart in umbrellas(platform(name)):
@@ -73,7 +73,7 @@ def test_umbrella_charts_render_strictly(name: str, platform: Platform) -> None:
 
 @needs_charts
 @pytest.mark.parametrize("name", RENDERED)
-def test_the_contract_s_services_are_rendered(name: str, platform: Platform) -> None:
+def test_the_contract_s_services_are_rendered(name: str, platform: Baked) -> None:
     """What the files call by name and port is what the upstream charts make."""
     made: dict[tuple[str, str], set[int]] = {}
     for chart in umbrellas(platform(name)):
@@ -84,8 +84,8 @@ def test_the_contract_s_services_are_rendered(name: str, platform: Platform) -> 
     answers = platforms.complete(platforms.load(platforms.VALID[name]))
     # The operator and Terraform make these.
     elsewhere = {"otel-collector", "argocd-server"}
-    missing, read = [], contract.Platform(platform(name), answers)
-    for file, (service, _, port) in contract.addresses(read):
+    missing, read = [], finders.Bake(platform(name), answers)
+    for file, (service, _, port) in finders.addresses(read):
         where = read.services[service][0]
         at_hand = made.get((service, where), set())
         if service not in elsewhere and file.startswith("platform-apps/") and port not in at_hand:
@@ -102,23 +102,23 @@ def test_the_contract_s_services_are_rendered(name: str, platform: Platform) -> 
     ],
 )
 def test_the_image_that_runs_is_the_version_that_the_suites_build(
-    name: str, chart: str, image: str, version: str, platform: Platform
+    name: str, chart: str, image: str, version: str, platform: Baked
 ) -> None:
     made = charts.render(platform(name) / "platform-apps" / chart, "production", UPSTREAM)
-    found = [ref.rpartition(":") for ref in contract.deep(made, "image") if isinstance(ref, str)]
-    assert {tag for name, _, tag in found if name.endswith(f"/{image}")} == {version}
+    images = [ref.rpartition(":") for ref in finders.deep(made, "image") if isinstance(ref, str)]
+    assert {tag for name, _, tag in images if name.endswith(f"/{image}")} == {version}
 
 
 @needs_charts
-def test_the_argo_cd_that_runs_is_the_version_that_the_suites_build(platform: Platform) -> None:
+def test_the_argo_cd_that_runs_is_the_version_that_the_suites_build(platform: Baked) -> None:
     made = charts.render_argo_cd(platform("default"), "production", UPSTREAM)
-    found = {ref for ref in contract.deep(made, "image") if isinstance(ref, str) and "argoproj" in ref}
-    assert found == {f"quay.io/argoproj/argocd:v{pinned('argocd')}"}
+    images = {ref for ref in finders.deep(made, "image") if isinstance(ref, str) and "argoproj" in ref}
+    assert images == {f"quay.io/argoproj/argocd:v{pinned('argocd')}"}
 
 
 @needs_provider
 @pytest.mark.parametrize("name", PLATFORMS)
-def test_terraform(name: str, platform: Platform, tmp_path: Path) -> None:
+def test_terraform(name: str, platform: Baked, tmp_path: Path) -> None:
     """init, validate and test with the real provider."""
     folder = Path(shutil.copytree(platform(name), tmp_path / "platform"))
     config = tmp_path / "terraform.rc"

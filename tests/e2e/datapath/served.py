@@ -34,12 +34,12 @@ def requests_in(log: str) -> list[Request]:
     """Return the requests that a simulator's log tells of, in order of their end."""
     return [
         Request(
-            found["trace"],
-            found["span"],
-            found["mode"].split()[0].lower(),
-            found["outcome"] == "SUCCESS",
-            float(found["ms"]),
-            found["line"],
+            line["trace"],
+            line["span"],
+            line["mode"].split()[0].lower(),
+            line["outcome"] == "SUCCESS",
+            float(line["ms"]),
+            line["line"],
         )
-        for found in _LINE.finditer(log)
+        for line in _LINE.finditer(log)
     ]

@@ -184,8 +184,8 @@ def test_a_peak_is_one_page_with_links_that_work_and_is_resolved(stack: Stack, r
         assert links["runbook_url"].fragment in anchors
         assert stack.declared.dashboard(links["dashboard_url"].path.removeprefix("/d/"))
         (pane,) = json.loads(parse_qs(links["traces_url"].query)["panes"][0]).values()
-        found = HTTP.get(f"{stack.url('tempo')}/api/search", params={"q": pane["queries"][0]["query"]})
-        assert found.json()["traces"], pane
+        answer = HTTP.get(f"{stack.url('tempo')}/api/search", params={"q": pane["queries"][0]["query"]})
+        assert answer.json()["traces"], pane
 
 
 def test_a_silence_mutes_and_survives_a_restart(stack: Stack, receiver: Receiver) -> None:
@@ -209,8 +209,8 @@ def test_a_silence_mutes_and_survives_a_restart(stack: Stack, receiver: Receiver
             alerts = HTTP.get(f"{api}/alerts", params={"filter": 'severity="page"'}).json()
             return [each for each in alerts if made in each["status"]["silencedBy"]]
 
-        found = wait_until(muted, "the peak's alerts are silenced", timeout=30)
-        assert {each["status"]["state"] for each in found} == {"suppressed"}
+        silenced = wait_until(muted, "the peak's alerts are silenced", timeout=30)
+        assert {each["status"]["state"] for each in silenced} == {"suppressed"}
         assert load.wait_end(60) == 0
         traffic.wait_mode(stack, "normal", 14)
         assert traffic.load(stack, 24, 10).wait_end(60) == 0

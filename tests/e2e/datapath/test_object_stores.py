@@ -123,8 +123,8 @@ class LongTerm:
             text=True,
         )
         assert done.returncode == 0, done.stderr
-        found = re.findall(r"^(01\w{24}) .*Compaction: (\d+), Downsample: (\d+)", done.stdout, re.M)
-        return {block: (int(level), int(resolution)) for block, level, resolution in found}
+        rows = re.findall(r"^(01\w{24}) .*Compaction: (\d+), Downsample: (\d+)", done.stdout, re.M)
+        return {block: (int(level), int(resolution)) for block, level, resolution in rows}
 
     def is_uploaded(self) -> bool:
         return self.metric("ingestor", "thanos_shipper_uploads_total") >= len(self.blocks())

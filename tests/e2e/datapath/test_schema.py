@@ -86,7 +86,7 @@ def problems(dashboard: dict[str, Any]) -> list[str]:
 def test_grafana_knows_all_of_every_dashboard(declared: Declared) -> None:
     dashboards = declared.dashboards()
     assert len(dashboards) == 4
-    assert {uid: found for uid, dashboard in dashboards.items() if (found := problems(dashboard))} == {}
+    assert {uid: wrong for uid, dashboard in dashboards.items() if (wrong := problems(dashboard))} == {}
 
 
 def stat(dashboard: dict[str, Any]) -> dict[str, Any]:
@@ -116,5 +116,5 @@ def test_what_grafana_does_not_know_is_noticed(
 ) -> None:
     dashboard = declared.dashboard("checkout-red")
     change(dashboard)
-    found = problems(dashboard)
-    assert any(problem in each for each in found), found
+    told = problems(dashboard)
+    assert any(problem in each for each in told), told

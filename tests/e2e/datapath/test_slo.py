@@ -171,12 +171,12 @@ def test_a_peak_fires_and_normal_mode_clears(ruler: Stack) -> None:
 
     traffic.wait_mode(stack, "peak", 12)
     load = traffic.load(stack, 24, 10)
-    found = wait_until(lambda: firing(stack).keys() == FAST.keys() and firing(stack), "both alerts fire", timeout=30)
+    fired = wait_until(lambda: firing(stack).keys() == FAST.keys() and firing(stack), "both alerts fire", timeout=30)
     for alert, slo in FAST.items():
         expected = {"severity": "page", "slo": slo, "service_name": "checkout", "http_route": "/checkout"}
-        assert expected.items() <= found[alert].items()
+        assert expected.items() <= fired[alert].items()
         # One alert, however many Rulers evaluate it.
-        assert "rule_replica" not in found[alert]
+        assert "rule_replica" not in fired[alert]
     told = httpx.get(f"{stack.url('query')}/api/v1/rules", params={"type": "alert"}, timeout=10, trust_env=False).json()
     states = {rule["name"]: rule["state"] for group in told["data"]["groups"] for rule in group["rules"]}
     assert {states[alert] for alert in FAST} == {"firing"}

@@ -215,7 +215,7 @@ def test_the_search_for_failed_or_slow_traces_finds_the_spike(story: Story) -> N
     (query,) = panes["traces"]["queries"]
     asked = query["query"].replace("${service:raw}", "checkout")
 
-    def found(q: str) -> set[str]:
+    def ids(q: str) -> set[str]:
         answer = HTTP.get(f"{story.stack.url('tempo')}/api/search", params={"q": q, "limit": query["limit"]})
         assert answer.status_code == 200, answer.text
         return {each["traceID"].zfill(32) for each in answer.json()["traces"]}
@@ -223,10 +223,10 @@ def test_the_search_for_failed_or_slow_traces_finds_the_spike(story: Story) -> N
     bad = [request for request in traffic.requests(story.stack) if not request.ok or request.duration_ms > 1000]
     newest = sorted(bad, key=lambda request: request_start(story, request))[-query["limit"] :]
     spike = {request.trace_id for request in story.phases["peak"].requests}
-    assert found(asked) == {request.trace_id for request in newest}
-    assert found(asked) <= spike
+    assert ids(asked) == {request.trace_id for request in newest}
+    assert ids(asked) <= spike
     if isinstance(story.stack.traces, TraceStore):  # Tempo itself may be lucky
-        assert not found(asked.removesuffix(" with (most_recent=true)")) <= spike
+        assert not ids(asked.removesuffix(" with (most_recent=true)")) <= spike
 
 
 def exemplars(story: Story, phase: Phase) -> Iterator[tuple[str, Exemplar]]:
@@ -242,12 +242,12 @@ def exemplars(story: Story, phase: Phase) -> Iterator[tuple[str, Exemplar]]:
 
 
 def test_no_exemplar_dangles(story: Story, phase: Phase) -> None:
-    found = list(exemplars(story, phase))
-    panels = Counter(title for title, _ in found)
+    shown = list(exemplars(story, phase))
+    panels = Counter(title for title, _ in shown)
     assert len(panels) >= 2
     assert min(panels.values()) >= 20, panels
     told = {request.trace_id: request for request in phase.requests}
-    for title, exemplar in found:
+    for title, exemplar in shown:
         where = f"{title}: {exemplar}"
         assert exemplar.trace_id in told, f"not a request of this phase: {where}"
         span = trace(story.stack, exemplar.trace_id)[exemplar.span_id]
@@ -318,8 +318,8 @@ def test_the_log_store_has_exactly_that_line(story: Story, phase: Phase) -> None
 
 def test_a_pod_sends_the_series_of_its_requests_alone(story: Story) -> None:
     """The operator's image would instrument the host too: 169 series a pod of what nobody asks for."""
-    found = story.stack.query.instant('count by (__name__) ({service_name="checkout"})')
-    names = {series["metric"]["__name__"] for series in found}
+    vector = story.stack.query.instant('count by (__name__) ({service_name="checkout"})')
+    names = {series["metric"]["__name__"] for series in vector}
     assert names == {"http_server_request_duration_seconds", "http_server_active_requests"}
 
 

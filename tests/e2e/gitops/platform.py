@@ -80,5 +80,5 @@ class Platform:
     def application(self, name: str) -> Manifest:
         """Return the Application that Terraform makes of a component's folder, as it is rendered."""
         (release,) = [r for r in self.releases() if r.name == f"argocd-app-{name}"]
-        (found,) = [m for m in release.manifests(self.registry.trust) if m["kind"] == "Application"]
-        return found
+        (application,) = [m for m in release.manifests(self.registry.trust) if m["kind"] == "Application"]
+        return application

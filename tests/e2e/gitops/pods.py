@@ -26,7 +26,7 @@ def workloads(manifests: Iterable[Manifest], namespace: str) -> list[Workload]:
 
     Pods of ``helm test`` are left out: Argo CD does not run them.
     """
-    found = []
+    all_workloads = []
     for item in manifests:
         kind, name = item["kind"], item["metadata"]["name"]
         if "test" in (item["metadata"].get("annotations") or {}).get("helm.sh/hook", ""):
@@ -44,10 +44,10 @@ def workloads(manifests: Iterable[Manifest], namespace: str) -> list[Workload]:
         else:
             continue
         where = item["metadata"].get("namespace", namespace)
-        found.append(
+        all_workloads.append(
             Workload(kind, name, item["spec"].get("replicas", 1), _pod(f"{kind}-{name}", where, template, claims))
         )
-    return found
+    return all_workloads
 
 
 def _pod(name: str, namespace: str, template: Manifest, claims: list[str]) -> Manifest:
@@ -95,11 +95,11 @@ def _collector_pod(item: Manifest) -> Manifest:
 
 
 def _receiver_ports(config: Manifest) -> list[int]:
-    found = []
+    ports = []
     for receiver in config.get("receivers", {}).values():
         for protocol in ((receiver or {}).get("protocols") or {}).values():
-            found.append(int(protocol["endpoint"].rsplit(":", 1)[1]))
-    return found
+            ports.append(int(protocol["endpoint"].rsplit(":", 1)[1]))
+    return ports
 
 
 def instrumented(app: Workload, instrumentation: Manifest) -> Manifest:

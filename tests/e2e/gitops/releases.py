@@ -85,15 +85,15 @@ def releases(platform: Path, environment: str, **variables: str) -> list[Release
         plan = json.loads(_terraform(folder, "show", ["-json", "made.plan"]))
         # The folder goes away; a chart that lies in it is named by its place in the platform.
         text = json.dumps(_resources(plan["planned_values"]["root_module"]))
-    found = [_release(resource, platform) for resource in json.loads(text)]
-    return sorted(found, key=lambda release: [release.address.startswith(prefix) for prefix in _ORDER], reverse=True)
+    made = [_release(resource, platform) for resource in json.loads(text)]
+    return sorted(made, key=lambda release: [release.address.startswith(prefix) for prefix in _ORDER], reverse=True)
 
 
 def _resources(module: dict[str, Any]) -> list[dict[str, Any]]:
-    found = [
+    own = [
         resource for resource in module.get("resources", []) if resource["type"] in ("terraform_data", "helm_release")
     ]
-    return found + [resource for child in module.get("child_modules", []) for resource in _resources(child)]
+    return own + [resource for child in module.get("child_modules", []) for resource in _resources(child)]
 
 
 def _release(resource: dict[str, Any], platform: Path) -> Release:
@@ -120,13 +120,13 @@ def without_provider(text: str) -> str:
     return re.sub(r"\bhelm_release\.(\w+)", r"terraform_data.\1", text)
 
 
-def _as_data(found: re.Match[str]) -> str:
+def _as_data(block: re.Match[str]) -> str:
     arguments: list[str] = []
     meta: list[str] = []
     # An argument starts at two spaces and lasts to the next one.
-    for argument in re.findall(r"^  \S.*\n(?:(?:   .*|  [\]})].*|)\n)*", found[2], flags=re.MULTILINE):
+    for argument in re.findall(r"^  \S.*\n(?:(?:   .*|  [\]})].*|)\n)*", block[2], flags=re.MULTILINE):
         (meta if argument.split()[0] in _META_ARGUMENTS else arguments).append(argument)
-    return f'resource "terraform_data" {found[1]} {{\n{"".join(meta)}  input = {{\n{"".join(arguments)}  }}\n}}\n'
+    return f'resource "terraform_data" {block[1]} {{\n{"".join(meta)}  input = {{\n{"".join(arguments)}  }}\n}}\n'
 
 
 def _terraform(folder: Path, command: str, arguments: list[str]) -> str:

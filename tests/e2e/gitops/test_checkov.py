@@ -84,21 +84,21 @@ def failures(folder: Path, *frameworks: str) -> tuple[set[tuple[str, str]], int]
     assert done.returncode in (0, 1), done.stderr
     reports = json.loads(done.stdout)
     reports = reports if isinstance(reports, list) else [reports]
-    found = {(f["check_id"], f["resource"]) for r in reports for f in r.get("results", {}).get("failed_checks", [])}
-    return found, sum(r.get("summary", r)["passed"] for r in reports)
+    failed = {(f["check_id"], f["resource"]) for r in reports for f in r.get("results", {}).get("failed_checks", [])}
+    return failed, sum(r.get("summary", r)["passed"] for r in reports)
 
 
-def unexcused(found: Iterable[tuple[str, str]], exceptions: dict[str, tuple[tuple[str, ...], str]]) -> list[str]:
+def unexcused(failed: Iterable[tuple[str, str]], exceptions: dict[str, tuple[tuple[str, ...], str]]) -> list[str]:
     """Return the failures that no exception covers."""
     return sorted(
         f"{check} {resource}"
-        for check, resource in found
+        for check, resource in failed
         if check not in exceptions or (exceptions[check][0] and not resource.endswith(exceptions[check][0]))
     )
 
 
 @pytest.fixture(scope="module")
-def found(platform: Platform, tmp_path_factory: pytest.TempPathFactory) -> set[tuple[str, str]]:
+def failed(platform: Platform, tmp_path_factory: pytest.TempPathFactory) -> set[tuple[str, str]]:
     """What checkov finds in the rendered production platform."""
     charts = packages(pinned_charts(platform.folder), tmp_path_factory.mktemp("packages"))
     if not all(charts.values()):
@@ -115,18 +115,18 @@ def found(platform: Platform, tmp_path_factory: pytest.TempPathFactory) -> set[t
     return failed
 
 
-def test_rendered_manifests_fail_no_check_but_the_excused(found: set[tuple[str, str]]) -> None:
-    assert unexcused(found, EXCEPTIONS) == []
+def test_rendered_manifests_fail_no_check_but_the_excused(failed: set[tuple[str, str]]) -> None:
+    assert unexcused(failed, EXCEPTIONS) == []
 
 
-def test_every_exception_is_needed(found: set[tuple[str, str]]) -> None:
-    checks = {check for check, _ in found}
+def test_every_exception_is_needed(failed: set[tuple[str, str]]) -> None:
+    checks = {check for check, _ in failed}
     unused = [check for check in EXCEPTIONS if check not in checks]
     unused += [
         f"{check} {resource}"
         for check, (resources, _) in EXCEPTIONS.items()
         for resource in resources
-        if not any(check == c and r.endswith(resource) for c, r in found)
+        if not any(check == c and r.endswith(resource) for c, r in failed)
     ]
     assert unused == []
 

@@ -22,9 +22,9 @@ def app(platform: Platform, synced: ArgoCD) -> Callable[[], Manifest]:
     """Return a function that reads the flask app's Deployment."""
 
     def read() -> Manifest:
-        found = platform.kube.get("deployment", "flask-app", "checkout")
-        assert found
-        return found
+        deployment = platform.kube.get("deployment", "flask-app", "checkout")
+        assert deployment
+        return deployment
 
     return read
 

@@ -33,7 +33,9 @@ def environments(platform: Platform, tmp_path_factory: pytest.TempPathFactory) -
 def production(platform: Platform, environments: dict[str, Rendered]) -> list[tuple[str, Workload]]:
     """Component and workload, for all that makes pods in production."""
     where = namespaces(platform.folder)
-    return [(name, it) for name, found in environments["production"].items() for it in workloads(found, where[name])]
+    return [
+        (name, it) for name, manifests in environments["production"].items() for it in workloads(manifests, where[name])
+    ]
 
 
 @pytest.fixture
@@ -87,9 +89,9 @@ WRITE_PATH = {
 
 
 def test_production_has_no_single_replica_on_the_write_path(production: list[tuple[str, Workload]]) -> None:
-    found = {(component, it.name): it.replicas for component, it in production}
-    assert found.keys() >= WRITE_PATH
-    assert {key: found[key] for key in WRITE_PATH if found[key] < 2} == {}
+    replicas = {(component, it.name): it.replicas for component, it in production}
+    assert replicas.keys() >= WRITE_PATH
+    assert {key: replicas[key] for key in WRITE_PATH if replicas[key] < 2} == {}
 
 
 @pytest.mark.usefixtures("real_charts")

@@ -121,14 +121,14 @@ def listed(site: Site) -> dict[str, str]:
         f"oci://{host}/charts/{name}:{version}": f"{prefix}{name}:{version}"
         for name, version in pinned_charts(site.platform.folder)
     }
-    found = lines(done.stdout, "image")
-    assert found == {f"{host}/{target.removeprefix(prefix)}": target for target in found.values()}
+    images = lines(done.stdout, "image")
+    assert images == {f"{host}/{target.removeprefix(prefix)}": target for target in images.values()}
     layer = site.platform.folder.parent / "layer.tar"
     with tarfile.open(layer, "w") as archive:
         archive.add(site.platform.folder / "README.md", "README.md")
-    for image in found:
+    for image in images:
         site.crane("append", "--new_layer", layer, "--new_tag", image)
-    return found
+    return images
 
 
 @pytest.fixture(scope="module")
@@ -212,10 +212,10 @@ def test_argo_cd_syncs_from_the_mirror_alone(filled: Site, project: str, listed:
     platform.argocd.wait_synced(*(app["metadata"]["name"] for app in apps), timeout=180)
 
     def pods() -> list[Manifest]:
-        found = {pod["metadata"]["name"]: pod for pod in platform.kube.list("pods", project)}
-        assert any(name.startswith("load-generator") for name in found), list(found)
-        assert all(pod["status"]["phase"] == "Running" for pod in found.values()), list(found)
-        return list(found.values())
+        pods = {pod["metadata"]["name"]: pod for pod in platform.kube.list("pods", project)}
+        assert any(name.startswith("load-generator") for name in pods), list(pods)
+        assert all(pod["status"]["phase"] == "Running" for pod in pods.values()), list(pods)
+        return list(pods.values())
 
     used = images(wait_until(pods, "the pods run", timeout=60))
     # Only stand-ins of charts have images that no value can point elsewhere.

@@ -53,16 +53,16 @@ def created_pods(kube: Kube, namespace: str, log: Path) -> Iterator[Callable[[],
     with log.open("w") as out, subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT) as watch:
 
         def revisions() -> list[int]:
-            decoder, text, found = json.JSONDecoder(), log.read_text().lstrip(), []
+            decoder, text, created = json.JSONDecoder(), log.read_text().lstrip(), []
             while text.startswith("{"):
                 try:
                     event, end = decoder.raw_decode(text)
                 except json.JSONDecodeError:  # the last event is still being written
                     break
                 if event["type"] == "ADDED":
-                    found.append(int(event["object"]["metadata"]["resourceVersion"]))
+                    created.append(int(event["object"]["metadata"]["resourceVersion"]))
                 text = text[end:].lstrip()
-            return found
+            return created
 
         try:
             yield revisions

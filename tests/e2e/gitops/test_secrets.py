@@ -46,8 +46,8 @@ class Bake:
 
     def secret(self) -> dict[str, str] | None:
         """Return the Secret's content."""
-        found = self.kube.get("secret", NAME, NAMESPACE)
-        return decoded(found["data"]) if found else None
+        secret = self.kube.get("secret", NAME, NAMESPACE)
+        return decoded(secret["data"]) if secret else None
 
 
 def decoded(data: dict[str, str]) -> dict[str, str]:

@@ -55,7 +55,7 @@ def test_api_server_admits_every_pod(
     platform: Platform, components: dict[str, list[Workload]], rendered: Rendered
 ) -> None:
     """Namespaces enforce the level that the component asks for: restricted, except where its application.yaml says otherwise."""
-    pods = [workload.pod for found in components.values() for workload in found]
+    pods = [workload.pod for of_component in components.values() for workload in of_component]
     (instrumentation,) = [m for m in rendered["otel-instrumentation"] if m["kind"] == "Instrumentation"]
     pods += [instrumented(app, instrumentation) for app in components["flask-app"] if app.kind == "Deployment"]
     assert len(pods) > len(components) / 2
@@ -64,9 +64,9 @@ def test_api_server_admits_every_pod(
 
 def test_argocds_own_pods_are_admitted(platform: Platform) -> None:
     (release,) = [r for r in platform.releases() if r.name == "argocd"]
-    found = workloads(release.manifests(platform.registry.trust), "argocd")
-    assert found
-    assert refusals(platform.kube, [workload.pod for workload in found]) == []
+    argocds = workloads(release.manifests(platform.registry.trust), "argocd")
+    assert argocds
+    assert refusals(platform.kube, [workload.pod for workload in argocds]) == []
 
 
 @pytest.mark.parametrize(
@@ -143,7 +143,9 @@ def network(platform: Platform, rendered: Rendered) -> Network:
 @pytest.fixture
 def endpoints(components: dict[str, list[Workload]]) -> list[Endpoint]:
     """Every pod of the platform, one for each workload."""
-    return [endpoint(_name(workload), workload.pod) for found in components.values() for workload in found]
+    return [
+        endpoint(_name(workload), workload.pod) for of_component in components.values() for workload in of_component
+    ]
 
 
 def test_every_pod_is_isolated_in_both_directions(endpoints: list[Endpoint], network: Network) -> None:
@@ -199,8 +201,8 @@ def secrets_in(folder: Path) -> list[str]:
     command = [sys.executable, "-m", "detect_secrets", "-C", str(folder), "scan", "--all-files", *flags]
     command += ["--exclude-files", r"\.ruff_cache/", "."]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
-    found = json.loads(done.stdout)["results"]
-    return sorted(f"{path}:{item['line_number']}: {item['type']}" for path, items in found.items() for item in items)
+    results = json.loads(done.stdout)["results"]
+    return sorted(f"{path}:{item['line_number']}: {item['type']}" for path, items in results.items() for item in items)
 
 
 @pytest.mark.parametrize(

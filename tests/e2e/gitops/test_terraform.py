@@ -94,8 +94,8 @@ class Terraform:
 @pytest.fixture(scope="module")
 def terraform(tmp_path_factory: pytest.TempPathFactory, mirror: Registry) -> Iterator[Terraform]:
     """A baked repository and an empty cluster."""
-    found = shutil.which("terraform")
-    if not found:
+    program = shutil.which("terraform")
+    if not program:
         pytest.skip("terraform is not on PATH")
     root = tmp_path_factory.mktemp("terraform")
     (root / "control-plane").mkdir()

@@ -24,12 +24,12 @@ def packages(charts: Iterable[tuple[str, str]], folder: Path) -> dict[Path, bool
     """Return the packages of these charts, and whether each is the real one; stand-ins are made in ``folder``."""
     folder.mkdir(parents=True, exist_ok=True)
     source = os.environ.get("UPSTREAM_CHARTS")
-    found = {}
+    packed = {}
     for name, version in sorted(charts):
         package = Path(source or folder) / f"{name}-{version}.tgz"
         real = bool(source) and package.is_file()
-        found[package if real else _standin(name, version, folder)] = real
-    return found
+        packed[package if real else _standin(name, version, folder)] = real
+    return packed
 
 
 def _standin(name: str, version: str, folder: Path) -> Path:

@@ -62,10 +62,10 @@ class Cluster(AbstractContextManager["Cluster"]):
         """Return ``kubectl get ... -o json``; errors as ``run``, and ``UnexpectedAnswerError`` for what is no JSON."""
         said = self.run("get", *args, "-o", "json")
         try:
-            found: dict[str, Any] = json.loads(said)
+            answer: dict[str, Any] = json.loads(said)
         except ValueError:
             raise UnexpectedAnswerError(f"kubectl get {args[0]} printed no JSON: {said.strip()[:100]}") from None
-        return found
+        return answer
 
     def forward(self, namespace: str, target: str, port: int) -> str:
         """Forward a free port of this machine to ``target`` (such as ``service/tempo``) and return its URL.
@@ -84,8 +84,8 @@ class Cluster(AbstractContextManager["Cluster"]):
         while (left := deadline - time.monotonic()) > 0 and select.select([output], [], [], left)[0]:
             chunk = os.read(output, 4096).decode(errors="replace")
             said += chunk
-            if found := re.search(r"Forwarding from 127\.0\.0\.1:(\d+) ", said):
-                return f"http://127.0.0.1:{found[1]}"
+            if port := re.search(r"Forwarding from 127\.0\.0\.1:(\d+) ", said):
+                return f"http://127.0.0.1:{port[1]}"
             if not chunk:
                 break
         raise UnreachableError("cluster", f"port-forward to {target}: {said.strip() or 'not up in time'}")

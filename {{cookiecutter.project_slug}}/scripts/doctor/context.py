@@ -120,8 +120,8 @@ class Context:
         """Return the pods of the app as its folder describes them; empty where no folder knows it."""
         facts = self.repository.facts
         name = facts.get("apps", {}).get(self.service, {}).get("workload")
-        found: dict[str, Any] = facts.get("workloads", {}).get(name, {})
-        return found
+        workload: dict[str, Any] = facts.get("workloads", {}).get(name, {})
+        return workload
 
     def of(self, service: str) -> Context:
         """Return the same view of another app."""
@@ -237,12 +237,12 @@ class Context:
         now = time.time()
         window = {"start": now - self.since, "end": now + 1}
         answer = self.json("query", "/api/v1/query_exemplars", ExemplarsAnswer, query=self.selector, **window)
-        found = [
+        exemplars = [
             Exemplar(exemplar.labels, exemplar.value, exemplar.timestamp)
             for series in answer.data or []
             for exemplar in series.exemplars
         ]
-        return sorted(found, key=lambda exemplar: -exemplar.time)
+        return sorted(exemplars, key=lambda exemplar: -exemplar.time)
 
     # Receive ------------------------------------------------------------------------------------------------------
 
@@ -293,8 +293,8 @@ class Context:
         answer = self.get("tempo", path, allow=(404,))
         if answer.status_code == 404:
             return None
-        found = decoded("tempo", path, TraceAnswer, answer)
-        trace = found.trace or found
+        content = decoded("tempo", path, TraceAnswer, answer)
+        trace = content.trace or content
         return {
             hexadecimal(span.spanId): span
             for resource in trace.batches or trace.resourceSpans or []

@@ -26,14 +26,14 @@ def read(text: str) -> dict[str, Finding]:
     Raises:
         ValueError: a section lacks its cause or its fix; the message names it.
     """
-    found = {}
+    by_slug = {}
     for section in text.split("## Findings of the doctor", 1)[1].split("\n### ")[1:]:
         slug, _, body = section.partition("\n")
         parts = {name.lower(): " ".join(said.split()) for name, said in _PART.findall(body.strip())}
         if parts.keys() != {"cause", "fix"}:
             raise ValueError(f"{RUNBOOK.name}: section {slug} needs a paragraph **Cause.** and a paragraph **Fix.**")
-        found[slug.strip()] = Finding(**parts)
-    return found
+        by_slug[slug.strip()] = Finding(**parts)
+    return by_slug
 
 
 FINDINGS = read(RUNBOOK.read_text(encoding="utf-8"))

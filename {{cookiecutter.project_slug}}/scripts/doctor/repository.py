@@ -76,15 +76,15 @@ class Repository:
             known = ", ".join(sorted(each.stem for each in path.parent.glob("*.tfvars")))
             raise MissingError(f"there is no environment '{self.environment}'; there are: {known}")
         # As scripts/lib.sh reads it.
-        found = re.findall(r'^kube_context\s*=\s*"(.+)"', path.read_text(encoding="utf-8"), re.MULTILINE)
-        return found[-1] if found else None
+        contexts = re.findall(r'^kube_context\s*=\s*"(.+)"', path.read_text(encoding="utf-8"), re.MULTILINE)
+        return contexts[-1] if contexts else None
 
     def _load(self, path: Path) -> dict[str, Any]:
         try:
-            found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            dashboard: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
             raise UnreadableError(f"{path.relative_to(self.root)}: {error}") from None
-        return found
+        return dashboard
 
     def _folder(self, component: str) -> Path:
         folder = self.root / "platform-apps" / component

@@ -71,14 +71,14 @@ def test_limits_come_nearer_with_every_service_and_the_first_is_named(environmen
 
     one, thousand = shares(1), shares(1000)
     assert all(thousand[what] > one[what] for what in one)
-    found = re.fullmatch(
+    line = re.fullmatch(
         r"The first limit is met above ([\d,]+) services: (.+?)\. Then: .+\.", capacity.first_limit(environment, 2, 10)
     )
-    assert found
-    fits = int(found[1].replace(",", ""))
+    assert line
+    fits = int(line[1].replace(",", ""))
     assert max(shares(fits).values()) <= 1 if fits else True
     beyond = shares(fits + 1)
-    assert beyond[found[2]] == max(beyond.values()) > 1
+    assert beyond[line[2]] == max(beyond.values()) > 1
 
 
 def test_the_command_prints_both_environments_and_its_constants() -> None:

@@ -64,5 +64,5 @@ def test_images_of_pods_custom_resources_and_arguments() -> None:
     pod = {"initContainers": [{"image": "init:1"}], "containers": [{"image": "main:1", "args": ["--log-level=info"]}]}
     operator = {"args": ["--collector-image=collector:1", "--acme-http01-solver-image=solver:1", "--image-pull=x"]}
     instrumentation = {"spec": {"python": {"image": "python:1"}}}
-    found = charts.images([{"spec": {"template": {"spec": pod}}}, {"containers": [operator]}, instrumentation, None])
-    assert found == {"init:1", "main:1", "collector:1", "solver:1", "python:1"}
+    images = charts.images([{"spec": {"template": {"spec": pod}}}, {"containers": [operator]}, instrumentation, None])
+    assert images == {"init:1", "main:1", "collector:1", "solver:1", "python:1"}

@@ -44,8 +44,8 @@ def backend(answers: dict[str, object], numbers: dict[str, float] | None = None)
     def answer(request: httpx.Request) -> httpx.Response:
         path = request.url.path
         if path == "/api/v1/query" and numbers is not None:
-            found = next((value for part, value in numbers.items() if part in request.url.params["query"]), None)
-            return httpx.Response(200, json=vector() if found is None else vector(found))
+            number = next((value for part, value in numbers.items() if part in request.url.params["query"]), None)
+            return httpx.Response(200, json=vector() if number is None else vector(number))
         given = answers.get(path, httpx.Response(200, text="ready"))
         if isinstance(given, Exception):
             raise given

@@ -140,10 +140,10 @@ def exemplars_of_an_export(stack: Stack) -> float:
         since = time.time()
         while time.time() < since + exports * interval:
             traffic.checkouts(stack, 40, "/unstable?delay_ms=5")
-    found = stack.query.exemplars(
+    exemplars = stack.query.exemplars(
         'http_server_request_duration_seconds{http_route="/unstable"}', since, time.time() + 5
     )
-    return len(found) / exports
+    return len(exemplars) / exports
 
 
 def memory(stack: Stack) -> dict[str, float]:

@@ -14,9 +14,9 @@ SECONDS = 60
 def run(stack: Stack) -> dict[str, float]:
     """Return the export interval and the delays' p50, p95 and maximum (seconds). The stack's app runs as baked."""
     ended: dict[str, float] = {}
-    found: dict[str, float] = {}
+    seen: dict[str, float] = {}
     start, sent = time.time(), 0.0
-    while time.time() < start + SECONDS or (len(found) < len(ended) and time.time() < start + 2 * SECONDS):
+    while time.time() < start + SECONDS or (len(seen) < len(ended) and time.time() < start + 2 * SECONDS):
         now = time.time()
         if now < start + SECONDS and now - sent >= 0.7:
             sent = now
@@ -26,9 +26,9 @@ def run(stack: Stack) -> dict[str, float]:
         now = time.time()
         for exemplar in stack.frontend.exemplars("http_server_request_duration_seconds", start - 1, now + 1):
             if exemplar.trace_id in ended:
-                found.setdefault(exemplar.trace_id, time.time())
+                seen.setdefault(exemplar.trace_id, time.time())
         time.sleep(0.05)
-    delays = sorted(found[trace] - ended[trace] for trace in found)
+    delays = sorted(seen[trace] - ended[trace] for trace in seen)
     cuts = quantiles(delays, n=20)
     interval = int(stack.declared.sdk_environment()["OTEL_METRIC_EXPORT_INTERVAL"]) / 1000
     return {
@@ -37,5 +37,5 @@ def run(stack: Stack) -> dict[str, float]:
         "p95": cuts[18],
         "max": delays[-1],
         "requests": len(ended),
-        "found": len(found),
+        "found": len(seen),
     }

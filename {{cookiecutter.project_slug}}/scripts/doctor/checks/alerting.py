@@ -29,8 +29,8 @@ def integrations(context: Context, receiver: str = "page") -> list[str]:
 def alerts(context: Context) -> Result:
     """Alertmanager answers and has the Ruler's watchdog, an alert that always fires."""
     context.get(COMPONENT, "/-/ready")
-    found = context.json(COMPONENT, "/api/v2/alerts", list[Alert], filter='alertname="Watchdog"')
-    if not found:
+    watchdogs = context.json(COMPONENT, "/api/v2/alerts", list[Alert], filter='alertname="Watchdog"')
+    if not watchdogs:
         return fail("alerts-undelivered", "Alertmanager has no alert Watchdog, which the Ruler sends every minute")
     return ok("Alertmanager has the Ruler's Watchdog")
 

@@ -18,10 +18,10 @@ def pods(context: Context) -> Result:
     if not (labels := context.workload.get("podLabels")):
         raise MissingError(f"no platform.yaml has an entry in apps for {context.service}")
     selector = ",".join(f"{label}={value}" for label, value in labels.items())
-    found = context.cluster.get("pods", "-n", context.namespace, "-l", selector)["items"]
-    running = [pod for pod in found if pod.get("status", {}).get("phase") == "Running"]
+    its_pods = context.cluster.get("pods", "-n", context.namespace, "-l", selector)["items"]
+    running = [pod for pod in its_pods if pod.get("status", {}).get("phase") == "Running"]
     if not running:
-        return fail("app-not-running", f"{len(found)} pods in namespace {context.namespace}, none runs")
+        return fail("app-not-running", f"{len(its_pods)} pods in namespace {context.namespace}, none runs")
     bare = [pod["metadata"]["name"] for pod in running if not _instrumented(pod)]
     if bare:
         return fail("app-not-instrumented", f"{', '.join(bare)}: no init container {INIT_CONTAINER}")

@@ -37,15 +37,15 @@ def settings(context: Context) -> Result:
 
 def pipeline_exporters(config: dict[str, Any]) -> dict[str, list[str]]:
     """Return, by signal, the exporters that deliver to a backend and are defined."""
-    found: dict[str, list[str]] = {}
+    exporters: dict[str, list[str]] = {}
     for name, pipeline in config["service"]["pipelines"].items():
         real = [
             exporter
             for exporter in pipeline.get("exporters") or []
             if exporter.split("/")[0] not in IDLE and exporter in (config.get("exporters") or {})
         ]
-        found.setdefault(name.split("/")[0], []).extend(real)
-    return found
+        exporters.setdefault(name.split("/")[0], []).extend(real)
+    return exporters
 
 
 def live(context: Context) -> Result:

@@ -27,8 +27,8 @@ def datasources_in_git(context: Context) -> Result:
 def datasources_live(context: Context) -> Result:
     """Grafana runs with those data sources."""
     _need_login(context)
-    found = context.json("grafana", "/api/datasources", list[DataSource])
-    return judge_datasources([source.model_dump(exclude_none=True) for source in found])
+    sources = context.json("grafana", "/api/datasources", list[DataSource])
+    return judge_datasources([source.model_dump(exclude_none=True) for source in sources])
 
 
 def judge_datasources(sources: list[dict[str, Any]]) -> Result:
@@ -72,8 +72,8 @@ def judge_panels(dashboard: dict[str, Any]) -> Result:
         (panel.get("title", "?"), target) for panel in _panels(dashboard) for target in panel.get("targets") or []
     ]
     for title, target in targets:
-        if found := _SUFFIX.search(target.get("expr", "")):
-            return fail("panel-on-count", f"panel “{title}” queries {found[0]}")
+        if suffix := _SUFFIX.search(target.get("expr", "")):
+            return fail("panel-on-count", f"panel “{title}” queries {suffix[0]}")
     dotted = [(title, target) for title, target in targets if target.get("exemplar")]
     if not dotted:
         return fail("panel-without-exemplars", f"none of {len(targets)} queries has exemplar: true")

@@ -91,15 +91,16 @@ def metric(context: Context) -> Result:
 
 def exemplars(context: Context) -> Result:
     """Query returns exemplars that carry a trace id, the newest as young as the requests."""
-    found = context.exemplars
-    if found and not any(exemplar.trace_id for exemplar in found):
-        return fail("exemplars-missing", f"exemplars have labels {sorted(found[0].labels)}, and not {TRACE_LABEL}")
-    age = time.time() - found[0].time if found else None
+    exemplars = context.exemplars
+    if exemplars and not any(exemplar.trace_id for exemplar in exemplars):
+        return fail("exemplars-missing", f"exemplars have labels {sorted(exemplars[0].labels)}, and not {TRACE_LABEL}")
+    age = time.time() - exemplars[0].time if exemplars else None
     seen = f"newest is {age:.0f} s old" if age is not None else f"none in {context.since / 60:.0f} min"
     if age is not None and age <= context.max_age:
-        when = datetime.fromtimestamp(found[0].time, timezone.utc).strftime("%H:%M:%S UTC")
+        when = datetime.fromtimestamp(exemplars[0].time, timezone.utc).strftime("%H:%M:%S UTC")
         return ok(
-            f"{len(found)} found, newest {when}, {found[0].value * 1000:.0f} ms, {TRACE_LABEL} {found[0].trace_id}"
+            f"{len(exemplars)} found, newest {when}, {exemplars[0].value * 1000:.0f} ms, {TRACE_LABEL} "
+            f"{exemplars[0].trace_id}"
         )
     window = f"{max(context.max_age, 30):.0f}s"
     if not context.number(f"sum(histogram_count(increase({context.selector}[{window}])))"):

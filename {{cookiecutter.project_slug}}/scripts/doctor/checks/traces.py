@@ -13,8 +13,8 @@ QUEUED = 'sum(otelcol_exporter_queue_size{exporter="otlp_grpc/tempo"})'
 
 def settled(context: Context) -> list[Exemplar]:
     """Return a few exemplars whose trace had time to arrive, spread evenly from the newest to the oldest."""
-    found = [exemplar for exemplar in context.exemplars if exemplar.trace_id]
-    old = [exemplar for exemplar in found if time.time() - exemplar.time >= context.settle] or found
+    traced = [exemplar for exemplar in context.exemplars if exemplar.trace_id]
+    old = [exemplar for exemplar in traced if time.time() - exemplar.time >= context.settle] or traced
     places = {round(step * (len(old) - 1) / (SAMPLE - 1)) for step in range(SAMPLE)} if old else ()
     return [old[place] for place in sorted(places)]
 
