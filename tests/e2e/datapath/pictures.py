@@ -17,8 +17,8 @@ from rich.text import Text
 from tests.e2e.datapath import traffic
 from tests.e2e.datapath.conftest import ANSWERS
 from tests.e2e.datapath.declared import Declared
+from tests.e2e.datapath.doctor import doctor, names
 from tests.e2e.datapath.stack import Stack
-from tests.e2e.datapath.test_doctor import doctor, names
 from tests.e2e.datapath.wiring import reports_every_second
 from tests.e2e.processes import Processes
 from tests.platforms import ROOT, bake, snapshot

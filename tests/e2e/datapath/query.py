@@ -4,13 +4,23 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 from tests.e2e.processes import HTTP
 
 
 class Refused(AssertionError):
     """Thanos answered with an error."""
+
+
+class Series(TypedDict, total=False):
+    """One series of an answer: (Unix seconds, value) once or several times, each a number as text or a histogram."""
+
+    metric: dict[str, str]
+    value: tuple[float, str]
+    values: list[tuple[float, str]]
+    histogram: tuple[float, dict[str, Any]]
+    histograms: list[tuple[float, dict[str, Any]]]
 
 
 @dataclass(frozen=True)
@@ -37,9 +47,9 @@ class Thanos:
             raise Refused(f"{path} {parameters}: {answer.status_code} {answer.text[:300]}")
         return content["data"]
 
-    def instant(self, expression: str, time: float | None = None) -> list[dict[str, Any]]:
-        """Return the instant vector: series with ``metric`` and ``value`` or ``histogram``."""
-        return [*self._get("query", query=expression, time=time)["result"]]
+    def instant(self, expression: str, time: float | None = None) -> list[Series]:
+        """Return the instant vector: series with ``value`` or ``histogram``."""
+        return list(self._get("query", query=expression, time=time)["result"])
 
     def value(self, expression: str, time: float | None = None) -> float | None:
         """Return the one float of an instant vector, None where it is empty."""
@@ -47,9 +57,9 @@ class Thanos:
         assert len(result) < 2, f"{expression} has {len(result)} series"
         return float(result[0]["value"][1]) if result else None
 
-    def range(self, expression: str, start: float, end: float, step: float, **more: str) -> list[dict[str, Any]]:
-        """Return the range vector."""
-        return [*self._get("query_range", query=expression, start=start, end=end, step=step, **more)["result"]]
+    def range(self, expression: str, start: float, end: float, step: float, **more: str) -> list[Series]:
+        """Return the range vector: series with ``values`` or ``histograms``."""
+        return list(self._get("query_range", query=expression, start=start, end=end, step=step, **more)["result"])
 
     def exemplars(self, expression: str, start: float, end: float) -> list[Exemplar]:
         """Return the exemplars of every series that ``expression`` selects."""

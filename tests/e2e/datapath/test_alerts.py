@@ -20,9 +20,9 @@ from scripts.charts import merge
 from tests.e2e import toolchain
 from tests.e2e.datapath import traffic
 from tests.e2e.datapath.declared import Declared
+from tests.e2e.datapath.doctor import doctor
 from tests.e2e.datapath.stack import Stack
 from tests.e2e.datapath.stores import HttpService, LogStore, Refused, TraceStore
-from tests.e2e.datapath.test_doctor import doctor
 from tests.e2e.datapath.test_pipeline import every_second
 from tests.e2e.datapath.test_slo import COMPRESSED, FAST, changed, rules
 from tests.e2e.datapath.wiring import LONG_TERM
@@ -228,7 +228,8 @@ def test_the_doctor_sends_a_page(stack: Stack, receiver: Receiver, tmp_path: Pat
     (folder / "values-production.yaml").write_text(yaml.safe_dump(merge(production, example)))
     where = f"--alertmanager-url={stack.url('alertmanager')}"
     hops = {
-        hop["hop"]: hop for hop in json.loads(doctor(stack, platform, "--json", where, "--test-page").stdout)["hops"]
+        hop["hop"]: hop
+        for hop in json.loads(doctor(stack, "--json", where, "--test-page", repository=platform).stdout)["hops"]
     }
     assert {hops[name]["status"] for name in ("Alerts", "Receivers", "Test page")} == {"ok"}, hops
     assert "TestPage sent by pagerduty, slack" in hops["Test page"]["evidence"]

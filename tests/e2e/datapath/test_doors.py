@@ -27,6 +27,8 @@ from tests.e2e.processes import HTTP, LOOPBACK
 
 CASES_EACH = 120
 SEED = 20261
+# Cases that may be read after all: the cut or the bit did no harm, or the nonsense is well-formed.
+READABLE = {"truncated", "flipped", "odd", "long header", "bad context"}
 PROTOBUF = "application/x-protobuf"
 # Just above what the collector's OTLP receiver takes in one request (20 MiB).
 OVERSIZE = 21 * 1024 * 1024
@@ -241,10 +243,8 @@ def answers(stack: Stack) -> dict[str, Counter[tuple[str, str]]]:
 @pytest.mark.parametrize("door", ["collector", "router", "ingestor", "app"])
 def test_what_cannot_be_read_is_refused(answers: dict[str, Counter[tuple[str, str]]], door: str) -> None:
     """A body that is no message gets a 4xx answer (or the door shut), never an accepting one and never a crash."""
-    unreadable = {"random", "wrong type", "broken gzip", "wrong method", "json", "oversize", "bomb", "wrong encoding"}
-    unreadable |= {"bad parameter", "unknown parameter", "given twice", "no such path"}
     for (kind, status), count in answers[door].items():
-        if kind in unreadable:
+        if kind not in READABLE:
             assert status.startswith("4") or not status.isdigit(), f"{count} × {kind} got {status}: {answers[door]}"
 
 

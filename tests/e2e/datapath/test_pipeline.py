@@ -77,7 +77,7 @@ class Watched:
             },
         )
         assert answer.status_code == 200, answer.text
-        return [*answer.json()["data"]["result"]]
+        return list(answer.json()["data"]["result"])
 
     def panel(self, title: str, ref: str = "A") -> dict[str, float]:
         (expression,) = [t["expr"] for name, t in targets(self.stack.declared) if name == title and t["refId"] == ref]

@@ -12,14 +12,13 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
 from tests.e2e.datapath import traffic
 from tests.e2e.datapath.declared import fill
-from tests.e2e.datapath.query import Exemplar
+from tests.e2e.datapath.query import Exemplar, Series
 from tests.e2e.datapath.served import Request
 from tests.e2e.datapath.stack import Stack
 from tests.e2e.datapath.stores import TraceStore
@@ -60,7 +59,7 @@ class Story:
 
     def panel(
         self, title: str, phase: Phase, route: str = "/checkout", ref: str = "A", status: str = ".*"
-    ) -> list[dict[str, Any]]:
+    ) -> list[Series]:
         """Return what a panel of the RED dashboard shows at the end of a phase, asked where Grafana asks."""
         expressions = [t["expr"] for name, t in self.stack.declared.targets(RED) if name == title and t["refId"] == ref]
         assert len(expressions) == 1, f"{len(expressions)} queries {ref} in a panel named {title!r}"
@@ -178,7 +177,8 @@ def marks(stack: Stack, start: float, end: float, step: float) -> list[tuple[flo
     bands: list[tuple[float, float]] = []
     for series in stack.frontend.range(query, start, end, step):
         for at, value in series["values"]:
-            if float(value) <= 0:
+            # Query Frontend moves the start to a multiple of the step, which is before it.
+            if at < start or float(value) <= 0:
                 continue
             if bands and at - bands[-1][1] <= step:
                 bands[-1] = (bands[-1][0], at)

@@ -74,7 +74,7 @@ class Kube:
             if "the server doesn't have a resource type" in str(refused):
                 return []
             raise
-        return [*json.loads(text)["items"]]
+        return list(json.loads(text)["items"])
 
     def apply(self, manifests: Iterable[Manifest], *flags: str) -> str:
         """Apply manifests on the server's side, taking over fields that others own."""

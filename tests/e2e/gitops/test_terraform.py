@@ -74,7 +74,7 @@ class Terraform:
         env = {**self.env, "TF_DATA_DIR": str(self.folder / "terraform/.terraform/local")}
         show = ["terraform", f"-chdir={self.folder / 'terraform'}", "show", "-json", "planned"]
         done = subprocess.run(show, check=True, capture_output=True, text=True, env=env)
-        return [*json.loads(done.stdout).get("resource_changes", [])]
+        return list(json.loads(done.stdout).get("resource_changes", []))
 
     def planned(self) -> dict[str, list[str]]:
         """Return the resources that an apply would change, and how."""
