@@ -1,8 +1,9 @@
 """Where the images of a platform come from, by the names that its manifests ask for; each from the first source that has it.
 
 1. An archive in the folder ``E2E_IMAGES`` (docker's format; its manifest names the image).
-2. Built here: Thanos, Alertmanager, the collector, Argo CD with git, Helm and Redis, from the programs of the toolchain; the app from its
-   own Dockerfile; auto-instrumentation, at the versions of the operator's image, and Locust from PyPI; busybox from Debian.
+2. Built here: Thanos, Alertmanager, the collector, Argo CD with git, Helm and Redis, from what the toolchain builds; the app
+   from its own Dockerfile; auto-instrumentation, at the versions of the operator's image, and Locust from
+   PyPI; busybox from Debian.
 3. The public registry that the name says, where this machine reaches it.
 4. A stand-in, which the run names.
 """

@@ -73,13 +73,12 @@ def test_every_image_is_one_that_the_manifests_name(platform: Platform) -> None:
 
 def test_the_sdk_is_injected_where_restricted_is_enforced(platform: Platform) -> None:
     """The app's pod has the operator's init container, in a namespace that admits nothing less than restricted."""
-    (team,) = {
-        pod["metadata"]["namespace"] for pod in platform.pods() if pod["metadata"]["name"].startswith("flask-app")
-    }
-    namespace = platform.cluster.kube.get("namespace", team)
+    namespace = platform.cluster.kube.get("namespace", platform.team)
     assert namespace
     assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
-    for pod in platform.cluster.kube.list("pods", team):
+    pods = platform.cluster.kube.list("pods", platform.team, "app.kubernetes.io/name=flask-app")
+    assert pods
+    for pod in pods:
         assert [it["name"] for it in pod["spec"]["initContainers"]] == ["opentelemetry-auto-instrumentation-python"]
 
 
