@@ -15,7 +15,7 @@ from pathlib import Path
 from tests.e2e.cluster.node import Node
 from tests.e2e.datapath.served import Request, requests_in
 
-# Takes an address and a number of shoppers, shops until its input ends and prints what it has seen. A new connection for
+# Takes an address and a number of shoppers, shops until its input ends, prints what it has seen. A new connection for
 # each request, so that the Service spreads them.
 _SHOP = """
 import collections, json, sys, threading, urllib.error, urllib.request
