@@ -12,7 +12,7 @@ help: ## List the targets
 
 .PHONY: test
 test: .venv/.ready ## The bake tier: Python 3.10 or later, make and git are enough (about two minutes)
-	.venv/bin/python -m pytest -n $(WORKERS) -v --no-header $(ARGS)
+	.venv/bin/python -m pytest -n $(WORKERS) --dist loadgroup -v --no-header $(ARGS)
 
 .PHONY: lint
 lint: .venv/.ready .venv-e2e/.ready ## Ruff and mypy over hooks and tests, yamllint over the answers
@@ -37,7 +37,7 @@ control-plane: .venv-e2e/.ready ## Start that API server by hand, print its kube
 
 .PHONY: e2e-cluster
 e2e-cluster: .venv-e2e/.ready ## The platform in real containers on real nodes (needs root, Go and a few packages, which it names)
-	.venv-e2e/bin/python -m tests.e2e.toolchain etcd kubernetes kubelet policy-agent coredns registry crane helm thanos argocd >/dev/null
+	.venv-e2e/bin/python -m tests.e2e.toolchain etcd kubernetes kubelet policy-agent coredns registry crane helm thanos alertmanager argocd >/dev/null
 	.venv-e2e/bin/python -m pytest -v --no-header tests/e2e/cluster $(ARGS)
 
 NODES ?= 1
@@ -54,6 +54,10 @@ bench: .venv-e2e/.ready ## Measure the data path; writes docs/benchmarks/
 pictures: .venv-e2e/.ready ## Draw the terminal pictures of the README from real runs; writes docs/pictures/*.svg
 	.venv-e2e/bin/python -m tests.e2e.datapath.prepare >/dev/null
 	.venv-e2e/bin/python -m tests.e2e.datapath.pictures
+
+.PHONY: example
+example: .venv/.ready ## Bake the default answers into example/, which a test holds to them
+	.venv/bin/python -m tests.example
 
 .PHONY: charts
 charts: .venv/.ready ## Fetch the upstream charts that platforms pin (needs helm and the network); UPSTREAM_CHARTS is printed

@@ -599,6 +599,15 @@ def go_on(words: list[str], answers: Answers, found: list[tuple[Rule, Problem]],
     ]
 
 
+def left_behind(words: list[str], slug: str) -> list[str]:
+    """The line that removes the empty folders above `slug`: Cookiecutter made them before this hook, and keeps them."""
+    above = len([part for part in Path(slug).parts if part not in ("/", "..")]) - 1
+    if above < 1 or "update" in words:
+        return []
+    folders = [str(folder) for folder in Path.cwd().parents[:above]]
+    return ["Cookiecutter leaves a folder behind:", f"  {shlex.join(['rmdir', *folders])}"]
+
+
 def shown(value: object) -> str:
     """An answer as it is typed at its prompt."""
     if isinstance(value, bool):
@@ -629,7 +638,8 @@ def main(answers: Answers) -> int:
     answers = changed(answers, unheard(words))
     found, corrected = judge(answers)
     if found:
-        lines = [report(answers, found), "", *go_on(words, answers, found, corrected), ""]
+        lines = [report(answers, found), "", *go_on(words, answers, found, corrected)]
+        lines += [*left_behind(words, text(answers, "project_slug")), ""]
         lines += ["What follows is how Cookiecutter ends after a refusal."]
         print("", *lines, sep="\n", file=sys.stderr)
     return 1 if found else 0

@@ -6,6 +6,7 @@ import functools
 import hashlib
 import json
 import os
+import pickle
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -17,13 +18,33 @@ import jsonschema
 import kubernetes_validate
 import yaml
 
-from scripts.charts import ARGO_CD, documents, folders, merge, namespace, releases, terraform_charts, values
+import scripts.charts
+from scripts.charts import ARGO_CD, Loader, documents, folders, merge, namespace, releases, terraform_charts, values
 from scripts.charts import ENVIRONMENTS as ENVIRONMENTS
 from tests.pins import pinned
 from tests.platforms import ROOT
 
 KUBERNETES = pinned("kubernetes").rpartition(".")[0]  # schemas are those of a minor version
 SCHEMAS = Path(os.environ.get("CRD_SCHEMAS") or ROOT.parent / "shared" / "reference" / "schemas")
+
+
+@functools.cache
+def _pickled(text: str) -> bytes:
+    return pickle.dumps(list(yaml.load_all(text, Loader)))
+
+
+def parsed(text: str) -> Any:
+    """The one document of a YAML text. Most platforms have the same texts, so each is parsed once, and pickle copies it."""
+    (document,) = pickle.loads(_pickled(text)) or [None]
+    return document
+
+
+def all_parsed(text: str) -> list[Any]:
+    """The documents of a YAML text."""
+    return list(pickle.loads(_pickled(text)))
+
+
+scripts.charts._parse = parsed
 # It reads its two megabytes of definitions for every object.
 kubernetes_validate.utils.schema_contents = functools.cache(kubernetes_validate.utils.schema_contents)
 

@@ -21,6 +21,8 @@ import hcl2
 import helm_python as helm
 import promql_parser
 import yaml
+from yamllint import linter
+from yamllint.config import YamlLintConfig
 
 from scripts.charts import Loader, values
 from tests import charts
@@ -32,7 +34,8 @@ else:
     import tomli as tomllib
 
 Problems = Iterator[str]
-# Files whose own language has braces: Helm's, GitHub's, Prometheus', Alertmanager's and Grafana's. Jinja never touches them.
+# Files whose own language has braces: Helm's, GitHub's, Prometheus', Alertmanager's and Grafana's. Jinja never touches
+# them.
 OWN_BRACES = re.compile(
     r"(^|/)templates/|^\.github/|/dashboards/|^platform-apps/[^/]+/tests/|^platform-apps/alertmanager/(values|receivers)"
     r"|\.tpl$|\.py$|^scripts/|\.tf$|\.tftest\.hcl$"
@@ -59,24 +62,25 @@ def names(platform: Path) -> Iterator[tuple[str, Path]]:
         yield path.relative_to(platform).as_posix(), path
 
 
+@functools.cache
+def _leftovers(name: str, content: str, title: str) -> tuple[str, ...]:
+    """The lines of a file with Jinja in them; `title` is what the person answered, where it stands in the file."""
+    for text in (title, json.dumps(title)[1:-1], json.dumps(title, ensure_ascii=False)[1:-1]):
+        content = content.replace(text, "") if text else content
+    found = re.findall(r".*\bcookiecutter\.(?!json)\w+.*", content)
+    content = re.sub(r'\{\{ include "[\w-]+" \. \}\}', "", content)  # Helm's: an upstream chart renders such a value
+    if not OWN_BRACES.search(name):
+        found += re.findall(r".*(?:{{|{%|{#).*", HELM_INCLUDE.sub("", content))
+    return tuple(found)
+
+
 def no_leftovers(platform: Path, answers: dict[str, Any]) -> Problems:
     """No Jinja is left, beside what the person answered."""
     title = str(answers["platform_name"])
     for name, path in names(platform):
-        content = read(path)
-        if content is None:
-            continue
-        for text in (title, json.dumps(title)[1:-1], json.dumps(title, ensure_ascii=False)[1:-1]):
-            content = content.replace(text, "")
-        for line in re.findall(r".*\bcookiecutter\.(?!json)\w+.*", content):
-            yield f"{name}: {line.strip()}"
-        content = re.sub(
-            r'\{\{ include "[\w-]+" \. \}\}', "", content
-        )  # Helm's: an upstream chart renders such a value
-        if not OWN_BRACES.search(name):
-            content = HELM_INCLUDE.sub("", content)
-            for line in re.findall(r".*(?:{{|{%|{#).*", content):
-                yield f"{name}: {line.strip()}"
+        content = read(path) or ""
+        there = any(text in content for text in (title, json.dumps(title)[1:-1]))
+        yield from (f"{name}: {line.strip()}" for line in _leftovers(name, content, title if there else ""))
 
 
 @functools.cache
@@ -134,11 +138,20 @@ def shell(platform: Path, answers: dict[str, Any]) -> Problems:
                 yield f"{name}: has #! and is not executable"
 
 
+@functools.cache
+def _yamllint(settings: str, name: str, text: str) -> tuple[str, ...]:
+    config = YamlLintConfig(settings)
+    if not config.is_yaml_file(name) or config.is_file_ignored(name):
+        return ()
+    return tuple(f"{each.line}:{each.column}: {each.message} ({each.rule})" for each in linter.run(text, config, name))
+
+
 def yamllint(platform: Path, answers: dict[str, Any]) -> Problems:
-    """Yamllint, with the platform's own settings."""
-    if not any((platform / name).exists() for name in (".yamllint", ".yamllint.yaml", ".yamllint.yml")):
-        yield "no .yamllint.yaml"
-    yield from run(installed("yamllint"), "--strict", "-f", "parsable", ".", cwd=platform)
+    """Yamllint, strictly and with the platform's own settings."""
+    settings = (platform / ".yamllint.yaml").read_text()
+    for name, path in names(platform):
+        if path.suffix in {".yaml", ".yml"}:
+            yield from (f"{name}:{line}" for line in _yamllint(settings, name, read(path) or ""))
 
 
 def terraform_fmt(platform: Path, answers: dict[str, Any]) -> Problems:
@@ -213,7 +226,7 @@ def expressions(platform: Path) -> Iterator[tuple[str, str]]:
         for each in charts.render(chart, "production"):
             for text in (each.get("data") or {}).values() if each["kind"] == "ConfigMap" else ():
                 if isinstance(text, str) and re.search(r"^groups:", text, re.MULTILINE):
-                    for rule in walk(yaml.safe_load(text)):
+                    for rule in walk(charts.parsed(text)):
                         if isinstance(rule.get("expr"), str):
                             yield f"{chart.name}: ConfigMap {each['metadata']['name']}", rule["expr"]
 
@@ -243,7 +256,7 @@ def pinned(platform: Path, answers: dict[str, Any]) -> Problems:
                 if not uses.startswith("./") and not re.search(r"@[0-9a-f]{40}$", uses):
                     yield f"{name}: {uses} is not pinned by its commit"
         if path.name == "Chart.yaml":
-            for dependency in yaml.safe_load(text).get("dependencies", []):
+            for dependency in charts.parsed(text).get("dependencies", []):
                 if not re.fullmatch(r"v?\d+\.\d+\.\d+", str(dependency["version"])):
                     yield f"{name}: {dependency['name']} {dependency['version']} is a range"
         for image in re.findall(r"""(?:image|tag|FROM)[:=]?\s+["']?(\S*\blatest)\b""", text):

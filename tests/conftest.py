@@ -12,7 +12,7 @@ from tests import platforms
 from tests.platforms import Baked
 
 # The same examples each time, so that a change breaks a test and not the day; new ones every night: random.yml.
-settings.register_profile("same", deadline=None, print_blob=True, derandomize=True, max_examples=300)
+settings.register_profile("same", deadline=None, print_blob=True, derandomize=True, max_examples=100)
 settings.register_profile("random", deadline=None, print_blob=True, max_examples=3000)
 settings.load_profile(os.environ.get("EXAMPLES", "same"))
 

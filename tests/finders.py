@@ -14,14 +14,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-import yaml
-
 from scripts.facts import facts
 from tests import charts
 from tests.checks import names, read
 
-# Services of the upstream charts, which a test without those charts cannot render (with them one does, and compares). Those
-# of the platform's own templates are found there. name -> (namespace, ports). `-headless` names resolve to the same pods.
+# Services of the upstream charts, which a test without those charts cannot render (with them one does, and compares).
+# Those of the platform's own templates are found there. name -> (namespace, ports). `-headless` names resolve to the
+# same pods.
 SERVICES = {
     "thanos-receive-router": ("observability", {19291, 10901, 10902}),
     "thanos-receive-router-headless": ("observability", {19291, 10901, 10902}),
@@ -120,7 +119,7 @@ def data(glob: str, *keys: str) -> Finder:
 
     def find(bake: Bake) -> Mentions:
         for name, content in bake.matching(glob):
-            for document in [json.loads(content)] if name.endswith(".json") else yaml.safe_load_all(content):
+            for document in [json.loads(content)] if name.endswith(".json") else charts.all_parsed(content):
                 yield from ((name, value) for value in deep(document, *keys))
 
     return find
@@ -212,7 +211,7 @@ def source_uids(bake: Bake) -> set[str]:
 def provisioned_uids(bake: Bake) -> Mentions:
     """The data sources of the file that Grafana reads."""
     for each in bake.rendered("platform-apps/grafana", "ConfigMap"):
-        provisioning = yaml.safe_load(each["data"].get("datasources.yaml", "{}"))
+        provisioning = charts.parsed(each["data"].get("datasources.yaml", "{}"))
         for source in provisioning.get("datasources", ()):
             yield each["metadata"]["name"], source["uid"]
 
@@ -236,7 +235,7 @@ def metric_labels(bake: Bake) -> Mentions:
 def workload_namespaces(bake: Bake) -> Mentions:
     """(folder, namespace) of every workload that a folder says it runs; one without labels is somebody else's."""
     for name, content in bake.matching("*/platform.yaml", "*/platform-*.yaml"):
-        workloads = deep(yaml.safe_load(content), "workloads")
+        workloads = deep(charts.parsed(content), "workloads")
         for workload in (each for group in workloads for each in group.values()):
             if workload and "podLabels" in workload:
                 yield name, (name.split("/")[-2], workload["namespace"])
@@ -244,12 +243,12 @@ def workload_namespaces(bake: Bake) -> Mentions:
 
 def application_namespaces(bake: Bake) -> set[Any]:
     files = bake.matching("platform-apps/*/application.yaml", "k8s/helm-charts/*/application.yaml")
-    return {(name.split("/")[-2], yaml.safe_load(content)["namespace"]) for name, content in files}
+    return {(name.split("/")[-2], charts.parsed(content)["namespace"]) for name, content in files}
 
 
 def exemplar_limit(bake: Bake) -> Mentions:
     for name, content in bake.matching("platform-apps/thanos-receive/values.yaml"):
-        arguments = yaml.safe_load(content)["thanos"]["receive"]["ingestor"].get("extraArgs", [])
+        arguments = charts.parsed(content)["thanos"]["receive"]["ingestor"].get("extraArgs", [])
         limits = [int(each.split("=")[1]) for each in arguments if each.startswith("--tsdb.max-exemplars=")]
         yield name, bool(limits and limits[-1] >= 10_000)
 

@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -55,6 +56,16 @@ def template() -> Path:
         atexit.register(shutil.rmtree, folder)
         os.environ["TEMPLATE_SNAPSHOT"] = str(snapshot(Path(folder) / ROOT.name))
     return Path(os.environ["TEMPLATE_SNAPSHOT"])
+
+
+def environment(**more: str) -> dict[str, str]:
+    """What a person's command in a platform sees: nothing of the make that runs these tests, and one cache of mypy's."""
+    own = {key: value for key, value in os.environ.items() if not key.startswith("MAKE") and key != "VIRTUAL_ENV"}
+    return {**own, "MYPY_CACHE_DIR": str(template().parent / "mypy"), **more}
+
+
+# Settings of make with which a platform's tools run by the programs of these tests, and no .venv is made.
+OWN_TOOLS = ("STAMP=", f"VENV={Path(sys.executable).parent}")
 
 
 def load(path: Path) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Folder in, folder out: a component that nobody foresaw, and each existing one deleted in turn.
 
-After either the platform holds (contract, manifests, the bake's own reading of its folders, publishers for `make mirror`),
-or the folder that cannot do without the deleted one is named.
+After either the platform holds (contract, manifests, the bake's own reading of its folders, what `make mirror` would copy,
+the doctor's checks of the files), or the folder that cannot do without the deleted one is named.
 """
 
 from __future__ import annotations
@@ -17,10 +17,15 @@ import pytest
 import yaml
 
 from scripts import mirror
-from scripts.charts import HOMES, values
+from scripts.charts import HOMES, images, values
+from scripts.doctor.checks import walk
+from scripts.doctor.context import Context
+from scripts.doctor.model import Status
+from scripts.doctor.repository import Repository
 from scripts.facts import problems
 from tests import charts, contract, finders, platforms
 from tests.platforms import Baked
+from tests.test_operations import UPSTREAM, is_test
 
 BAKES = ("default", "everything")
 FOLDERS = {
@@ -39,7 +44,7 @@ MIMIR = {
         "requires": ["otel-collector"],
         "clusterKinds": ["example.com/MetricStore"],
     },
-    "values.yaml": {"image": "docker.io/grafana/mimir:3.0.0"},
+    "values.yaml": {},
     "platform.yaml": {
         "global": {
             "platform": {
@@ -75,6 +80,12 @@ MIMIR = {
         "metadata": {"name": "mimir", "namespace": "metrics"},
         "spec": {"ports": [{"port": 8080}], "selector": {"app.kubernetes.io/name": "mimir"}},
     },
+    "templates/pod.yaml": {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "mimir", "namespace": "metrics", "labels": {"app.kubernetes.io/name": "mimir"}},
+        "spec": {"containers": [{"name": "mimir", "image": "docker.io/grafana/mimir:3.0.0"}]},
+    },
 }
 
 
@@ -93,7 +104,37 @@ def holds(folder: Path, answers: dict[str, Any]) -> None:
         for environment in charts.ENVIRONMENTS:
             invalid = filter(None, map(charts.invalid, charts.render(chart, environment)))
             assert [each for each in invalid if "unknown kind" not in each] == []
-    mirror.charts(folder, mirror.publishers(folder)["charts"])  # raises where a publisher is not known
+    planned(folder)
+    assert broken(folder) == []
+
+
+def planned(folder: Path) -> set[str]:
+    """Every chart and image that `make mirror` would copy; raises where a publisher is not known.
+
+    With UPSTREAM_CHARTS the images of the upstream charts are among them.
+    """
+    sources, own = mirror.publishers(folder), mirror.own_images(folder)
+    used = {
+        image
+        for chart in charts.charts(folder)
+        for environment in charts.ENVIRONMENTS
+        for image in images(each for each in charts.render(chart, environment, UPSTREAM) if not is_test(each))
+        if image.rpartition(":")[0] not in own
+    }
+    found = {chart.reference for chart in mirror.charts(folder, sources["charts"])}
+    return found | {mirror.upstream(image, sources["registry"], sources["images"])[0] for image in used}
+
+
+def broken(folder: Path) -> list[str]:
+    """The hops of `make doctor` that fail where it has nothing but the files."""
+    found = []
+    for environment in charts.ENVIRONMENTS:
+        repository = Repository(folder, environment)
+        first, *more = sorted(repository.facts.get("apps", {})) or [""]
+        for check, result in walk(Context(repository, service=first), *more):
+            if result.status is Status.FAIL:
+                found.append(f"{environment}: {check.name}: {result.finding}: {result.evidence}")
+    return found
 
 
 def rendered(folder: Path, component: str, kind: str) -> list[dict[str, Any]]:
@@ -109,6 +150,7 @@ def test_a_component_that_nobody_foresaw(copy: tuple[Path, dict[str, Any]]) -> N
         path.write_text(yaml.safe_dump(content))
     assert problems(folder) == []
     holds(folder, answers)
+    assert "docker.io/grafana/mimir:3.0.0" in planned(folder)
 
     gateway, scraper = (
         next(

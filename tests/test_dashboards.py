@@ -14,7 +14,7 @@ import yaml
 
 from scripts.charts import values as values_of
 from scripts.facts import facts
-from tests import charts, checks, platforms
+from tests import charts, checks, finders, platforms
 from tests.platforms import Baked
 
 # Units of what cannot be below zero.
@@ -151,6 +151,31 @@ def test_rates_follow_the_width_of_the_panel(platform: Baked) -> None:
     ]
     assert len(queries) == 3
     assert [query for query in queries if "[$$__rate_interval]" not in query or re.search(fixed, query)] == []
+
+
+def test_what_goes_by_its_instance_goes_by_its_pod(platform: Baked) -> None:
+    """An address changes with every restart; a collector reports its pod's name itself."""
+    folder, jobs = platform("production-s3"), set()
+    for path in folder.glob("platform-apps/*/dashboards/*.json"):
+        for panel in panels(json.loads(path.read_text())):
+            for target in panel.get("targets", []):
+                if "{{instance}}" in target.get("legendFormat", "") and "(otelcol_" not in target["expr"]:
+                    jobs |= set(re.findall(r'job="([\w-]+)"', target["expr"])) or {target["expr"]}
+    assert jobs == {"thanos-receive-ingestor", "thanos-store-gateway"}
+    made = charts.render(folder / "platform-apps/otel-collector", "production")
+    (scraper,) = [each for each in made if each["metadata"]["name"] == "otel-scrape"]
+    for job in finders.deep(scraper, "scrape_configs"):
+        if job["job_name"] in jobs:
+            (lookup,), (relabel,) = job["dns_sd_configs"], job["relabel_configs"]
+            assert (lookup["type"], relabel["target_label"]) == ("SRV", "instance")
+            assert lookup["names"][0] == f"_http._tcp.{job['job_name']}-headless.observability.svc.cluster.local"
+            pod = f"{job['job_name']}-0"
+            address = f"{pod}.{job['job_name']}-headless.observability.svc.cluster.local:10902"
+            found = re.fullmatch(relabel["regex"], address)
+            assert found
+            assert found[1] == pod
+            jobs.remove(job["job_name"])
+    assert jobs == set()
 
 
 def test_exports_are_as_frequent_as_grafana_believes(platform: Baked) -> None:

@@ -5,7 +5,11 @@ With UPSTREAM_CHARTS (a folder of packaged charts) the upstream charts are rende
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scripts import mirror
-from scripts.capacity import components, quantity
+from scripts.capacity import pods, quantity, total
 from scripts.charts import folders, merge
 from scripts.charts import images as images_of
 from tests import charts, platforms
@@ -96,9 +100,10 @@ def test_mirror_knows_where_each_chart_is_published(with_everything: Callable[..
     assert {("argo-cd", sources["argo-cd"]), ("argocd-apps", sources["argocd-apps"])} <= pinned
 
 
-def requested(objects: Iterable[dict[str, Any]]) -> tuple[float, float, float]:
-    """CPU (cores), memory and disk (bytes) that the pods of these objects ask for, as the scheduler adds them up."""
-    cpu, memory, disk = 0.0, 0.0, 0.0
+def requested(objects: Iterable[dict[str, Any]]) -> tuple[float, ...]:
+    """CPU (cores), memory, its limit and disk (bytes) that the pods of these objects ask for, as the scheduler adds."""
+    asked = {("requests", "cpu"): 0.0, ("requests", "memory"): 0.0, ("limits", "memory"): 0.0}
+    disk = 0.0
     for each in objects:
         spec, kind = each.get("spec") or {}, each["kind"]
         replicas = spec.get("replicas", 1)
@@ -106,13 +111,12 @@ def requested(objects: Iterable[dict[str, Any]]) -> tuple[float, float, float]:
             disk += quantity(spec["resources"]["requests"]["storage"])
         elif kind in ("Deployment", "StatefulSet", "DaemonSet", "OpenTelemetryCollector"):
             pod = {"containers": [spec]} if kind == "OpenTelemetryCollector" else spec["template"]["spec"]
-            for resource in ("cpu", "memory"):
-                wanted = [
-                    [quantity(c.get("resources", {}).get("requests", {}).get(resource, 0)) for c in pod.get(kind) or []]
+            for what, resource in asked:
+                of_kind = [
+                    [quantity(c.get("resources", {}).get(what, {}).get(resource, 0)) for c in pod.get(kind) or []]
                     for kind in ("containers", "initContainers")
                 ]
-                total = replicas * max(sum(wanted[0]), *wanted[1], 0)
-                cpu, memory = (cpu + total, memory) if resource == "cpu" else (cpu, memory + total)
+                asked[what, resource] += replicas * max(sum(of_kind[0]), *of_kind[1], 0)
             for claim in spec.get("volumeClaimTemplates") or []:
                 disk += replicas * quantity(claim["spec"]["resources"]["requests"]["storage"])
         if kind == "HorizontalPodAutoscaler":
@@ -120,24 +124,51 @@ def requested(objects: Iterable[dict[str, Any]]) -> tuple[float, float, float]:
             (target,) = (
                 o for o in objects if o["kind"] == "Deployment" and o["metadata"]["name"] == each["metadata"]["name"]
             )
-            own = requested([target])
-            cpu, memory = cpu + own[0] * (spec["minReplicas"] - 1), memory + own[1] * (spec["minReplicas"] - 1)
-    return round(cpu, 6), memory, disk
+            for key, amount in zip(asked, requested([target]), strict=False):
+                asked[key] += amount * (spec["minReplicas"] - 1)
+    return (round(asked["requests", "cpu"], 6), *list(asked.values())[1:], disk)
 
 
 @needs_charts
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("environment", charts.ENVIRONMENTS)
-def test_capacity_adds_up_what_the_pods_request(
+def test_capacity_adds_up_what_the_pods_request_and_may_have(
     with_everything: Callable[..., Path], backend: str, environment: str
 ) -> None:
     platform = with_everything(secrets_backend=backend)
-    said = {
-        name: (round(need.cpu, 6), need.memory, need.disk) for name, need in components(platform, environment).items()
-    }
-    made = {name: requested(objects) for name, objects in rendered(platform, environment)}
-    made.pop("chart")  # of the namespaces
-    assert said == made
+    for name, objects in rendered(platform, environment):
+        need = total(pods(objects).values())
+        # Infinite where a container has no limit, which none of ours lacks.
+        assert (round(need.cpu, 6), need.memory, need.memory_limit, need.disk) == requested(objects), name
+
+
+@needs_charts
+@pytest.mark.skipif(not shutil.which("helm"), reason="helm is not installed: `make capacity` is not run")
+def test_make_capacity_shows_the_pods_of_the_real_charts(with_everything: Callable[..., Path]) -> None:
+    """The command itself, by Helm; and what a person changes in a values file is in its table."""
+    platform = with_everything(secrets_backend="kubernetes", domain="capacity.example.com")
+
+    def shown() -> dict[str, Any]:
+        command = [sys.executable, "-m", "scripts.capacity", "--json", "--charts-from", str(UPSTREAM)]
+        done = subprocess.run(command, cwd=platform, check=True, capture_output=True, text=True)
+        return dict(json.loads(done.stdout))
+
+    before = shown()
+    for environment in charts.ENVIRONMENTS:
+        made = {name: requested(objects) for name, objects in rendered(platform, environment)}
+        made = {name: need for name, need in made.items() if any(need)}
+        told = {name: tuple(each.values()) for name, each in before[environment]["components"].items()}
+        assert {name: (round(cpu, 6), *rest) for name, (cpu, *rest) in told.items() if cpu or any(rest)} == made
+    values = platform / "platform-apps" / "thanos-receive" / "values-production.yaml"
+    text = values.read_text()
+    changed = text.replace("limits: {memory: 8Gi}", "limits: {memory: 16Gi}").replace("size: 100Gi", "size: 200Gi")
+    assert changed != text
+    values.write_text(changed)
+    after = shown()
+    for environment, factor in (("local", 1), ("production", 2)):
+        for what in ("Memory of an ingestor", "Disk of an ingestor"):
+            share = [each[environment]["limits"]["1000"][what] for each in (before, after)]
+            assert share[0] == pytest.approx(factor * share[1], rel=0.01), f"{environment}: {what}"
 
 
 plain = st.one_of(st.booleans(), st.integers(-9, 9), st.text("ab", max_size=3), st.lists(st.integers(0, 3), max_size=2))

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
+from scripts.facts import facts
 from tests import charts, finders, platforms
 from tests.platforms import Baked
 
@@ -181,6 +182,72 @@ def test_one_answer_says_what_serves_the_domain(platform: Baked, name: str, ingr
     policy = one(component(folder, "network-policies"), "NetworkPolicy", "grafana")
     names = list(finders.deep(policy, "ingress", "kubernetes.io/metadata.name"))
     assert namespace in names
+
+
+def test_every_pod_that_needs_the_api_server_reaches_it_on_every_distribution(platform: Baked) -> None:
+    """No policy can name the API server, and one sees the port of its pod or host: 8443 at minikube, 16443 at MicroK8s."""
+    everywhere = {443, 6443, 8443, 16443}
+    workloads = facts(platform("everything"), "production")["workloads"]
+    reaching = {name for name, workload in workloads.items() if "api-server" in workload.get("reaches", ())}
+    assert reaching >= {"otel-operator", "grafana", "fluent-bit"}
+    policies = component(platform("everything"), "network-policies")
+    for name in reaching:
+        open_ports = set(finders.deep(one(policies, "NetworkPolicy", name), "egress", "ports", "port"))
+        assert open_ports >= everywhere, name
+
+
+def test_what_is_open_to_anywhere_is_so_in_both_address_families(platform: Baked) -> None:
+    policies = component(platform("s3-own-address"), "network-policies")
+    rules = [rule.get("to", []) for each in policies for rule in each["spec"].get("egress") or ()]
+    blocks = [{peer["ipBlock"]["cidr"] for peer in peers if "ipBlock" in peer} for peers in rules]
+    assert {"0.0.0.0/0", "::/0"} in blocks
+    assert [each for each in blocks if ("0.0.0.0/0" in each) != ("::/0" in each)] == []
+
+
+@needs_charts
+def test_every_pod_of_a_service_is_watched(platform: Baked) -> None:
+    """Behind a virtual address only one of several would be, another one each time."""
+    folder = platform("production-s3")
+    objects = [each for chart in charts.charts(folder) for each in charts.render(chart, "production", UPSTREAM)]
+    several = {
+        each["metadata"]["name"]
+        for each in objects
+        if each["kind"] in ("Deployment", "StatefulSet") and each["spec"].get("replicas", 1) > 1
+    }
+    watched = {job: target for job, target in facts(folder, "production")["scrape"].items() if target}
+    found = {job for job, target in watched.items() if target["workload"] in several}
+    assert found >= {"loki", "thanos-receive-ingestor", "alertmanager"}
+    for job in found:
+        assert one(objects, "Service", watched[job]["host"])["spec"].get("clusterIP") == "None", job
+
+
+def test_a_terraform_that_cannot_lock_the_state_is_refused(platform: Baked) -> None:
+    """`use_lockfile` is known since 1.10; an older one ends at init with a message that names no version."""
+    folder = platform("everything")
+    (minimum,) = re.findall(r'required_version = ">= (\S+)"', (folder / "terraform" / "versions.tf").read_text())
+    assert [int(part) for part in minimum.split(".")] >= [1, 10]
+    assert f"terraform/install ({minimum} or newer)" in (folder / "scripts" / "lib.sh").read_text()
+
+
+def test_operations_names_every_file_that_a_retention_is_in(tmp_path: Path) -> None:
+    told = {"metrics_retention": "1111d", "traces_retention": "222d", "logs_retention": "333d"}
+    folder = platforms.bake({**told, "object_storage": "s3"}, tmp_path)
+    numbers = {text for each in told.values() for text in (each, f"{int(each[:-1]) * 24}h")}
+    files = {
+        file.relative_to(folder).as_posix()
+        for file in folder.glob("platform-apps/*/*.yaml")
+        if any(number in re.sub("#.*", "", file.read_text()) for number in numbers)
+    }
+    (row,) = re.findall(r"(?m)^\| how long .* are kept .*$", (folder / "docs" / "operations.md").read_text())
+    listed = {name for path in re.findall(r"`([^`]+)`", row) for name in braces(path)}
+    assert listed == files
+
+
+def braces(path: str) -> list[str]:
+    """`a/{b,c}/d` is `a/b/d` and `a/c/d`."""
+    before, brace, rest = path.partition("{")
+    inside, _, after = rest.partition("}")
+    return [f"{before}{each}{after}" for each in inside.split(",")] if brace else [path]
 
 
 @needs_charts

@@ -51,7 +51,6 @@ AWKWARD = dict.fromkeys(platforms.FREE, awkward)
 AWKWARD["project_slug"] = awkward.filter(lambda t: t.strip(". \t\n") and "/" not in t and "\0" not in t and len(t) < 60)
 
 
-@settings(max_examples=2000)
 @given(st.fixed_dictionaries({}, optional={**SENSIBLE, **AWKWARD, "include_fluent_bit": awkward | st.integers()}))
 def test_the_rules_answer_whatever_is_typed(answers: dict[str, object]) -> None:
     judged, _ = hook.judge(answers)

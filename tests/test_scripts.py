@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests import platforms
+from tests.platforms import Baked
 
 KIND = """case "$1 $2" in
   "version ") echo "kind v0.30.0 go1.25.1 linux/amd64" ;;
@@ -102,6 +104,30 @@ def test_up_says_what_is_too_old(machine: Machine, committed: Path, program: str
     assert machine.calls("terraform") == []
 
 
+def test_logs_of_an_app_or_a_component_are_followed(machine: Machine, platform: Baked) -> None:
+    def logs(*settings: str) -> subprocess.CompletedProcess[str]:
+        env = {**os.environ, "PATH": f"{machine.folder}{os.pathsep}{os.environ['PATH']}", "STATE": str(machine.state)}
+        command = ["make", "logs", *platforms.OWN_TOOLS, *settings]
+        return subprocess.run(command, cwd=platform("default"), env=env, capture_output=True, text=True, check=False)
+
+    for settings, where, selector in (
+        ((), "checkout logs", "app.kubernetes.io/name=flask-app"),
+        (("APP=tempo", "ENV=production"), "observability logs", "app.kubernetes.io/name=tempo"),
+        (("APP=cert-manager",), "cert-manager logs", "!batch.kubernetes.io/job-name"),
+    ):
+        done = logs(*settings)
+        assert done.returncode == 0, done.stderr
+        [call] = machine.calls("kubectl")
+        assert where in call
+        assert call.endswith(f"--selector={selector}")
+        assert ("--context" in call) is ("ENV=production" not in settings)
+        (machine.state / "calls").unlink()
+    done = logs("APP=nobody")
+    assert done.returncode != 0
+    assert "'nobody' has no pods; APP= one of: alertmanager, argocd," in done.stderr
+    assert machine.calls("kubectl") == []
+
+
 # A cluster with one Secret: `secret` is its password, `version` what changes with it; `told` is what Grafana was told.
 CLUSTER = r"""
 deliver() { cat >"$STATE/secret"; date +%N >"$STATE/version"; }
@@ -183,3 +209,17 @@ def test_a_file_that_a_rebuilt_cluster_cannot_open_is_sealed_again(
     assert done.returncode == 0, done.stderr
     assert file.read_text() == ("sealed\n" if sealed else "of the old cluster\n")
     assert "commit it" in done.stdout
+
+
+def test_traffic_without_a_load_profile_says_what_to_do(platform: Baked, tmp_path: Path) -> None:
+    shutil.copytree(platform("default") / "app", tmp_path / "app")
+    script = ["bash", str(tmp_path / "app" / "traffic.sh")]
+    done = subprocess.run(script, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "there is no load profile platform-apps/load-generator/locustfile.py: bring it back" in done.stderr
+    assert "make traffic PROFILE=my.py" in done.stderr
+    # With a profile of one's own the next thing that is missing is named.
+    (tmp_path / "my.py").touch()
+    env = {**os.environ, "PROFILE": "my.py", "PORT": "9"}
+    done = subprocess.run(script, env=env, capture_output=True, text=True, check=False)
+    assert "nothing answers at http://127.0.0.1:9: start the simulator first (make run)" in done.stderr

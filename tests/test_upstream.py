@@ -7,16 +7,20 @@ TF_PLUGIN_MIRROR  a Terraform filesystem mirror that holds hashicorp/helm; `terr
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
+import tarfile
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import helm_python as helm
 import pytest
 
-from scripts.charts import dependencies
+from scripts.charts import dependencies, documents, folders
+from scripts.facts import facts
 from tests import charts, finders, platforms
 from tests.pins import pinned
 from tests.platforms import Baked
@@ -91,6 +95,84 @@ def test_the_contract_s_services_are_rendered(name: str, platform: Baked) -> Non
         if service not in elsewhere and file.startswith("platform-apps/") and port not in at_hand:
             missing.append(f"{file}: {service}.{where}:{port} (rendered: {at_hand or 'no such Service'})")
     assert not missing, "\n" + "\n".join(missing)
+
+
+@needs_charts
+def test_pods_that_are_scraped_by_name_have_one(platform: Baked) -> None:
+    """`portName` in a scrape fact: a headless Service with that port, which governs a StatefulSet."""
+    named = set()
+    for name in RENDERED:
+        objects = [
+            each for chart in umbrellas(platform(name)) for each in charts.render(chart, RENDERED[name], UPSTREAM)
+        ]
+        governed = {each["spec"]["serviceName"] for each in objects if each["kind"] == "StatefulSet"}
+        headless = {
+            each["metadata"]["name"]: {(port.get("name"), port["port"]) for port in each["spec"]["ports"]}
+            for each in objects
+            if each["kind"] == "Service" and each["spec"].get("clusterIP") == "None"
+        }
+        for job, target in facts(platform(name), RENDERED[name])["scrape"].items():
+            if "portName" in target:
+                named.add(job)
+                assert target["host"] in governed, job
+                assert (target["portName"], target["port"]) in headless[target["host"]], job
+    assert {"thanos-receive-ingestor", "thanos-store-gateway", "loki"} <= named
+
+
+# Kubernetes' own kinds that are in no namespace; a CRD says it of its kind.
+CLUSTER_SCOPED = {
+    "admissionregistration.k8s.io/MutatingWebhookConfiguration",
+    "admissionregistration.k8s.io/ValidatingAdmissionPolicy",
+    "admissionregistration.k8s.io/ValidatingAdmissionPolicyBinding",
+    "admissionregistration.k8s.io/ValidatingWebhookConfiguration",
+    "apiextensions.k8s.io/CustomResourceDefinition",
+    "apiregistration.k8s.io/APIService",
+    "networking.k8s.io/IngressClass",
+    "rbac.authorization.k8s.io/ClusterRole",
+    "rbac.authorization.k8s.io/ClusterRoleBinding",
+    "scheduling.k8s.io/PriorityClass",
+    "storage.k8s.io/StorageClass",
+    "/Namespace",
+    "/PersistentVolume",
+}
+
+
+def crds(chart: Path) -> list[dict[str, Any]]:
+    """The CRDs of a chart's `crds` folder, which are no templates; Argo CD applies them all the same."""
+    found: list[dict[str, Any]] = []
+    for name, version in dependencies(chart):
+        with tarfile.open(UPSTREAM / f"{name}-{version}.tgz") as package:
+            for member in package:
+                if re.fullmatch(r"[^/]+/crds/.*\.ya?ml", member.name):
+                    content = package.extractfile(member)
+                    assert content
+                    found += documents(content.read().decode())
+    return found
+
+
+@needs_charts
+def test_the_cluster_scoped_kinds_are_those_of_application_yaml(platform: Baked) -> None:
+    """A kind that is missing there stops the sync; one too many is a right that nobody needs."""
+    said: dict[str, set[str]] = {}
+    made: dict[str, set[str]] = {}
+    scoped = set(CLUSTER_SCOPED)
+    objects: list[tuple[str, dict[str, Any]]] = []
+    for name in RENDERED:
+        for chart in folders(platform(name)):
+            application = chart / "application.yaml"
+            if application.exists():
+                said[chart.name] = set(charts.parsed(application.read_text()).get("clusterKinds", []))
+            for environment in charts.ENVIRONMENTS:
+                objects += [(chart.name, each) for each in charts.render(chart, environment, UPSTREAM)]
+            objects += [(chart.name, each) for each in crds(chart)]
+    for _, each in objects:
+        if each["kind"] == "CustomResourceDefinition" and each["spec"]["scope"] == "Cluster":
+            scoped.add(f"{each['spec']['group']}/{each['spec']['names']['kind']}")
+    for name, each in objects:
+        group = each["apiVersion"].rpartition("/")[0]
+        if f"{group}/{each['kind']}" in scoped:
+            made.setdefault(name, set()).add(f"{group}/{each['kind']}")
+    assert made == {name: kinds for name, kinds in said.items() if kinds}
 
 
 @needs_charts

@@ -4,7 +4,8 @@ A program runs as it would in the cloud, with not a line of its configuration ch
 `Cloud.environment` returns: `HTTPS_PROXY` takes the public names to servers here (address), `SSL_CERT_FILE` makes it trust
 them (trust), and the cloud's own variables say who it is (credentials).
 
-- S3: versitygw on a folder, with signatures checked and bucket ACLs.
+- S3: versitygw on a folder, with signatures checked and bucket ACLs; Amazon's by the bucket's own name, and one of one's own
+  with the bucket in the path.
 - GCS: fake-gcs-server on a folder. It knows no permissions, so the refusal is spoken by `Identity`, as GCS words it.
 - Azure Blob: Azurite, which checks lifetime, issuer and audience of Entra ID tokens.
 
@@ -286,7 +287,7 @@ class S3(Cloud):
     SECRET = "never-used-anywhere-else"
 
     def __init__(self, folder: Path, processes: Processes, region: str, endpoint: str) -> None:
-        self.region, self.endpoint = region, endpoint
+        self.region, self.options = region, ["--virtual-domain", endpoint]
         self.names = (endpoint, f"*.{endpoint}")
         self.identity = ("sts.amazonaws.com", f"sts.{region}.amazonaws.com")
         super().__init__(folder, processes)
@@ -308,7 +309,7 @@ class S3(Cloud):
         metadata = self.folder / "metadata"
         metadata.mkdir(exist_ok=True)
         return [
-            toolchain.tool("versitygw"), "--quiet", "--port", f"{LOOPBACK}:{self.port}", "--virtual-domain", self.endpoint,
+            toolchain.tool("versitygw"), "--quiet", "--port", f"{LOOPBACK}:{self.port}", *self.options,
             *tls, *root, "posix", "--sidecar", metadata, self.data,
         ]  # fmt: skip
 
@@ -331,6 +332,22 @@ class S3(Cloud):
             "AWS_EC2_METADATA_DISABLED": "true",
             "AWS_CA_BUNDLE": str(self.authority.trust),  # this machine's own, where set, wins over SSL_CERT_FILE
         }
+
+
+class OwnS3(S3):
+    """versitygw at ``host``; ``keys`` are the variables that pods are given, by their key in the Secret."""
+
+    def __init__(self, folder: Path, processes: Processes, host: str, keys: Mapping[str, str]) -> None:
+        super().__init__(folder, processes, "us-east-1", host)
+        self.options, self.keys = [], keys
+        del self.proxy.routes[f"*.{host}"]  # no name below it: buckets are in the path
+        for name in self.identity:
+            del self.proxy.routes[name]
+
+    def credentials(self, who: str) -> dict[str, str]:
+        secret = {"AWS_ACCESS_KEY_ID": who, "AWS_SECRET_ACCESS_KEY": self.SECRET}
+        given = {name: secret[key] for name, key in self.keys.items()}
+        return given | {"AWS_CA_BUNDLE": str(self.authority.trust)}
 
 
 class Gcs(Cloud):

@@ -94,7 +94,8 @@ TOOLS = {
     tool.name: tool
     for tool in (
         Tool("crane", "github.com/google/go-containerregistry", "v0.22.1", {"crane": "cmd/crane"}, "under 1"),
-        # `slicelabels`: without it this release panics when labels are built (Prometheus' default label layout changed).
+        # `slicelabels`: without it this release panics when labels are built (Prometheus' default label layout
+        # changed).
         Tool(
             "thanos",
             "github.com/thanos-io/thanos",
@@ -254,7 +255,8 @@ def python(requirements: Path, *more: Path) -> Path:
     folder = cache_root() / f"python-{requirements.parent.name}-{digest.hexdigest()[:12]}"
 
     def make(out: Path) -> None:
-        # Scripts name the interpreter by its path, so the environment is made where it stays; its marker says it is whole.
+        # Scripts name the interpreter by its path, so the environment is made where it stays; its marker says it is
+        # whole.
         shutil.rmtree(folder.with_suffix(".venv"), ignore_errors=True)
         _run([sys.executable, "-m", "venv", str(folder.with_suffix(".venv"))], requirements.parent, {})
         pip = [str(folder.with_suffix(".venv") / "bin" / "pip"), "install", "-q", "--disable-pip-version-check"]

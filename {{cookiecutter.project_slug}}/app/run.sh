@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Start the simulator with OpenTelemetry on 127.0.0.1:${PORT:-8000}; needs requirements-dev.txt installed and on PATH.
-# With OTEL_EXPORTER_OTLP_ENDPOINT set (an OTLP/HTTP receiver, such as http://127.0.0.1:4318) it exports, else it is quiet.
+# With OTEL_EXPORTER_OTLP_ENDPOINT set (an OTLP/HTTP receiver, such as http://127.0.0.1:4318) it exports, else it is
+# quiet.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 

@@ -1,7 +1,8 @@
 """What the platform asks for, and what a load adds: every number with the formula and the constants behind it.
 
-Requests and volumes are read from the values files (``values.yaml``, then ``values-<environment>.yaml``), so they
-follow every change there. A number that no file says is a constant of constants.yaml, with where it was measured.
+Pods are those of the rendered charts, so requests, limits, replicas, volumes and flags are what the cluster gets. What
+is configuration and no pod (a queue, a retention of Tempo or Loki) is read from the values. A number that no file says
+is a constant of constants.yaml, with where it was measured.
 """
 
 from __future__ import annotations
@@ -9,26 +10,28 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 import yaml
 from rich.console import Console
 from rich.table import Table
 
-from .charts import ARGO_CD, ENVIRONMENTS, ROOT, folders, merge, releases, values
+from .charts import ENVIRONMENTS, ROOT, folders, values
 from .facts import named
+from .mirror import MirrorError, fetch, rendered
+from .programs import ProgramError
 
 DAY = 86_400
 SERVICES = (1, 10, 100, 1000)  # for which the limits are shown
 _UNITS = {"": 1, "m": 1e-3, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "k": 1e3, "M": 1e6, "G": 1e9}
 
-# Values of containers that run before their pod's others and ask for less (init containers), of one-time Jobs and of
-# `helm test`: the scheduler has no room to keep for them.
-PASSING = {"init", "copyutil", "redisSecretInit", "testFramework"}
+
+class CapacityError(Exception):
+    """Something that the estimate counts with is not there; the message says what, and where it was looked for."""
 
 
 @dataclass(frozen=True)
@@ -58,58 +61,134 @@ def quantity(text: object) -> float:
     return float(match[1]) * _UNITS[match[2]]
 
 
-@dataclass
+@dataclass(frozen=True)
 class Need:
-    """What containers request: cores, bytes of memory and bytes of volumes."""
+    """What pods request (cores, bytes of memory), may have at most (bytes of memory) and keep (bytes of volumes).
+
+    ``memory_limit`` is infinite where one of the containers has none.
+    """
 
     cpu: float = 0
     memory: float = 0
+    memory_limit: float = 0
     disk: float = 0
 
-    def add(self, other: Need) -> None:
-        """Add another need to this one."""
-        self.cpu += other.cpu
-        self.memory += other.memory
-        self.disk += other.disk
+    def __add__(self, other: Need) -> Need:
+        return Need(*(mine + theirs for mine, theirs in zip(astuple(self), astuple(other), strict=True)))
+
+    def __mul__(self, count: int) -> Need:
+        return Need(*(count * mine if count else 0 for mine in astuple(self)))
 
 
-def needs(node: object, replicas: int = 1) -> Iterator[Need]:
-    """Yield what each container and volume below ``node`` asks for, times the replicas that hold there.
+@dataclass(frozen=True)
+class Pods:
+    """The pods of a workload: how many, what each needs, and the arguments of their containers."""
 
-    A DaemonSet counts as one pod: its values do not know how many nodes there are.
+    count: int
+    each: Need
+    arguments: tuple[str, ...] = ()
+
+    def flag(self, name: str) -> str:
+        """Return the value of a flag of these pods.
+
+        Raises:
+            CapacityError: none of their containers has it.
+        """
+        found = [each.partition("=")[2] for each in self.arguments if each.startswith(f"{name}=")]
+        if not found:
+            raise CapacityError(f"no container has the flag {name}, which says how much fits in")
+        return found[-1]
+
+
+def pods(objects: Iterable[dict[str, Any]]) -> dict[str, Pods]:
+    """Return the pods of each workload in Kubernetes objects by name, and what no workload claims of volumes as one.
+
+    Jobs come and go and are left out. A DaemonSet counts as one pod: no chart knows how many nodes there are. An
+    autoscaler counts with its minimum.
     """
-    if not isinstance(node, Mapping) or node.get("enabled") is False:
-        return
-    for key in ("replicas", "replicaCount"):
-        if isinstance(node.get(key), int):
-            replicas = node[key]
-    autoscaling = node.get("autoscaling")
-    if isinstance(autoscaling, Mapping) and autoscaling.get("enabled"):
-        replicas = autoscaling["minReplicas"]
-    for key, child in node.items():
-        if key == "resources" and isinstance(child, Mapping):
-            requests = child.get("requests") or {}
-            cpu, memory = quantity(requests.get("cpu", 0)), quantity(requests.get("memory", 0))
-            yield Need(cpu * replicas, memory * replicas)
-        elif key == "persistence" and isinstance(child, Mapping):
-            if child.get("enabled", True) and "size" in child:
-                yield Need(disk=quantity(child["size"]) * replicas)
-        elif key == "volumeSize":
-            yield Need(disk=quantity(child) * replicas)
-        elif key not in PASSING:
-            yield from needs(child, replicas)
+    found: dict[str, Pods] = {}
+    scaled: dict[str, int] = {}
+    for each in objects:
+        kind, spec, name = each["kind"], each.get("spec") or {}, each["metadata"]["name"]
+        if kind in ("Deployment", "StatefulSet", "DaemonSet"):
+            found[name] = _pods(spec, spec["template"]["spec"])
+        elif kind == "OpenTelemetryCollector":
+            found[name] = _pods(spec, {"containers": [{"resources": spec.get("resources")}]})
+        elif kind == "PersistentVolumeClaim":
+            found[f"{name} (volume)"] = Pods(1, Need(disk=_storage(each)))
+        elif kind == "HorizontalPodAutoscaler":
+            scaled[spec["scaleTargetRef"]["name"]] = spec.get("minReplicas", 1)
+    return found | {name: replace(found[name], count=count) for name, count in scaled.items()}
 
 
-def components(root: Path, environment: str) -> dict[str, Need]:
-    """Return what every component asks for in an environment, Argo CD among them."""
-    result = {}
-    for folder in sorted([*folders(root), root / ARGO_CD], key=lambda path: path.name):
-        total = Need()
-        for release in releases(folder):
-            for need in needs(merge(values(folder, environment), release.values)):
-                total.add(need)
-        result[folder.name] = total
-    return result
+def _pods(spec: dict[str, Any], pod: dict[str, Any]) -> Pods:
+    """Return pods as the scheduler counts them: their containers, or the greatest of those that run before them."""
+    before: list[dict[str, Any]] = []
+    beside = list(pod["containers"])
+    for container in pod.get("initContainers") or []:
+        (beside if container.get("restartPolicy") == "Always" else before).append(container)
+
+    def wanted(containers: list[dict[str, Any]], kind: str, resource: str, absent: float) -> list[float]:
+        of_each = [(container.get("resources") or {}).get(kind) or {} for container in containers]
+        return [quantity(each[resource]) if resource in each else absent for each in of_each]
+
+    def most(kind: str, resource: str, absent: float = 0) -> float:
+        return max(sum(wanted(beside, kind, resource, absent)), *wanted(before, kind, resource, absent), 0)
+
+    need = Need(
+        most("requests", "cpu"),
+        most("requests", "memory"),
+        most("limits", "memory", math.inf),
+        sum(map(_storage, spec.get("volumeClaimTemplates") or [])),
+    )
+    arguments = (str(each) for container in beside for each in container.get("args") or [])
+    return Pods(spec.get("replicas", 1), need, tuple(arguments))
+
+
+def _storage(claim: dict[str, Any]) -> float:
+    return quantity(claim["spec"]["resources"]["requests"]["storage"])
+
+
+def total(every: Iterable[Pods]) -> Need:
+    """Return what pods need together."""
+    return sum((it.each * it.count for it in every), Need())
+
+
+@dataclass(frozen=True)
+class Environment:
+    """An environment of a repository: merged values by component, and its pods by component and workload."""
+
+    name: str
+    values: dict[str, dict[str, Any]]
+    pods: dict[str, dict[str, Pods]]
+
+    def workload(self, component: str, name: str) -> Pods:
+        """Return the pods of a workload.
+
+        Raises:
+            CapacityError: the component's charts make none of this name.
+        """
+        made = self.pods.get(component, {})
+        if name not in made:
+            raise CapacityError(f"the chart of {component} makes no workload {name}, but {', '.join(made) or 'none'}")
+        return made[name]
+
+
+def environments(root: Path, packages: Path) -> list[Environment]:
+    """Return both environments as Helm makes them of the charts, whose upstream packages are in ``packages``.
+
+    Raises:
+        MirrorError: a package is missing.
+        ProgramError: Helm is missing, or a chart does not render.
+    """
+    made = {name: Environment(name, {}, {}) for name in ENVIRONMENTS}
+    for folder in folders(root):
+        for name, of in made.items():
+            of.values[folder.name] = values(folder, name)
+    for component, name, objects in rendered(root, packages):
+        if found := pods(objects):
+            made[name].pods[component] = found
+    return list(made.values())
 
 
 @dataclass(frozen=True)
@@ -138,27 +217,23 @@ class Line:
         return f"{self.amount:,.0f}"
 
 
-def estimate(root: Path, environment: str, load: Load) -> list[Line]:
+def estimate(of: Environment, load: Load) -> list[Line]:
     """Return what a load adds in an environment."""
-    receive = values(root / "platform-apps/thanos-receive", environment)["thanos"]["receive"]
-    copies, ingestors = receive.get("replicationFactor", 1), receive["ingestor"].get("replicas", 1)
-    prefix = "--tsdb.max-exemplars="
-    buffer = next(
-        int(flag.removeprefix(prefix)) for flag in receive["ingestor"]["extraArgs"] if flag.startswith(prefix)
-    )
-    interval = values(root / "platform-apps/otel-instrumentation", environment)["metricExportIntervalMs"] / 1000
-    gateway = values(root / "platform-apps/otel-collector", environment)["gateway"]
-    queue = gateway["queue"]["bytesPerSignal"] * gateway.get("replicas", 1)
-    store = values(root / "platform-apps/thanos-store", environment).get("thanos", {}).get("storeGateway", {})
+    ingestor, router = (of.workload("thanos-receive", f"thanos-receive-{part}") for part in ("ingestor", "router"))
+    copies, ingestors = int(router.flag("--receive.replication-factor")), ingestor.count
+    buffer = int(ingestor.flag("--tsdb.max-exemplars"))
+    interval = of.values["otel-instrumentation"]["metricExportIntervalMs"] / 1000
+    collectors = of.workload("otel-collector", "otel").count
+    queue = of.values["otel-collector"]["gateway"]["queue"]["bytesPerSignal"] * collectors
     c = {name: constant.value for name, constant in CONSTANTS.items()}
 
-    pods, requests = load.services * load.pods, load.services * load.rate
-    series, histograms = pods * c["series_per_pod"], pods * c["histograms_per_pod"]
+    instances, requests = load.services * load.pods, load.services * load.rate
+    series, histograms = instances * c["series_per_pod"], instances * c["histograms_per_pod"]
     metrics = (histograms * c["histogram_sample"] + (series - histograms) * c["float_sample"]) / interval * DAY
     spans = requests * c["spans_per_request"] * c["span"]
     traces = spans * c["trace_compression"] * DAY
     logs = requests * c["logs_per_request"] * c["log_line"] * c["log_compression"] * DAY
-    if not (root / "platform-apps/loki").is_dir():
+    if "loki" not in of.pods:
         logs = 0
     exemplars = min(requests, histograms * c["exemplars_per_export"] / interval)
 
@@ -184,7 +259,7 @@ def estimate(root: Path, environment: str, load: Load) -> list[Line]:
         Line("Traces", traces, "bytes a day", "requests x spans_per_request x span x trace_compression"),
         Line("Logs", logs, "bytes a day", "requests x logs_per_request x log_line x log_compression"),
     ]
-    if store.get("enabled"):
+    if "thanos-store" in of.pods:
         formula = "traces + logs + one copy of the metrics (the Compactor drops the others)"
         lines.append(Line("Growth of the object store", metrics + traces + logs, "bytes a day", formula))
     lines.append(
@@ -213,14 +288,12 @@ class Limit:
         return self.used / self.available
 
 
-def limits(root: Path, environment: str, load: Load) -> list[Limit]:
+def limits(of: Environment, load: Load) -> list[Limit]:
     """Return what a load uses of each limit of an environment, the nearest first."""
-    receive = values(root / "platform-apps/thanos-receive", environment)["thanos"]["receive"]
-    ingestor, copies = receive["ingestor"], receive.get("replicationFactor", 1)
-    ingestors = ingestor.get("replicas", 1)
-    gateway = values(root / "platform-apps/otel-collector", environment)["gateway"]
-    tempo = values(root / "platform-apps/tempo", environment)
-    amounts = {line.what: line.amount for line in estimate(root, environment, load)}
+    ingestor, router = (of.workload("thanos-receive", f"thanos-receive-{part}") for part in ("ingestor", "router"))
+    ingestors, copies = ingestor.count, int(router.flag("--receive.replication-factor"))
+    tempo = of.values["tempo"]
+    amounts = {line.what: line.amount for line in estimate(of, load)}
     c = {name: constant.value for name, constant in CONSTANTS.items()}
 
     requests = load.services * load.rate
@@ -231,14 +304,14 @@ def limits(root: Path, environment: str, load: Load) -> list[Limit]:
         Limit(
             "Memory of an ingestor",
             memory,
-            quantity(ingestor["resources"]["limits"]["memory"]),
+            ingestor.each.memory_limit,
             "bytes",
             "more ingestors",
         ),
         Limit(
             "Disk of an ingestor",
-            amounts["Metrics on disk"] / ingestors * days(receive["retention"]),
-            quantity(ingestor["persistence"]["size"]),
+            amounts["Metrics on disk"] / ingestors * days(ingestor.flag("--tsdb.retention")),
+            ingestor.each.disk,
             "bytes",
             "more ingestors, or larger volumes",
         ),
@@ -246,7 +319,7 @@ def limits(root: Path, environment: str, load: Load) -> list[Limit]:
         Limit(
             "Requests through the collectors",
             requests,
-            c["collector_requests"] * gateway.get("replicas", 1),
+            c["collector_requests"] * of.workload("otel-collector", "otel").count,
             "a second",
             "more collectors",
         ),
@@ -258,31 +331,33 @@ def limits(root: Path, environment: str, load: Load) -> list[Limit]:
             "a lower sampling ratio, or Tempo's distributed mode and a higher ingestion.rate_limit_bytes",
         ),
     ]
-    loki = root / "platform-apps/loki"
     in_bucket = {name for name, it in named(tempo)["workloads"].items() if "object-store" in it.get("reaches", [])}
-    if loki.is_dir() and "loki" not in in_bucket:
-        logs = values(loki, environment)
-        kept = amounts["Logs"] * days(logs["loki"]["loki"]["limits_config"]["retention_period"])
-        room = quantity(logs["loki"]["singleBinary"]["persistence"]["size"])
+    if "loki" in of.pods and "loki" not in in_bucket:
+        kept = amounts["Logs"] * days(of.values["loki"]["loki"]["loki"]["limits_config"]["retention_period"])
+        room = of.workload("loki", "loki").each.disk
         found.append(Limit("Disk of Loki", kept, room, "bytes", "an object store, or a larger volume"))
     if "tempo" not in in_bucket:
         kept = amounts["Traces"] * days(tempo["tempo"]["tempo"]["retention"])
-        room = quantity(tempo["tempo"]["persistence"]["size"])
+        room = of.workload("tempo", "tempo").each.disk
         found.append(Limit("Disk of Tempo", kept, room, "bytes", "an object store, or a larger volume"))
     return sorted(found, key=lambda limit: -limit.share)
 
 
-def first_limit(environment: str, pods: int, rate: float) -> str:
+def first_limit(of: Environment, pods: int, rate: float) -> str:
     """Return in words how many services of a kind an environment takes, and what ends first."""
-    count = int(limits(ROOT, environment, Load(1, pods, rate))[0].share <= 1)
-    while count and limits(ROOT, environment, Load(2 * count, pods, rate))[0].share <= 1 and count < 1_000_000:
+
+    def nearest(services: int) -> Limit:
+        return limits(of, Load(services, pods, rate))[0]
+
+    count = int(nearest(1).share <= 1)
+    while count and nearest(2 * count).share <= 1 and count < 1_000_000:
         count *= 2
     step = count
     while step > 1:
         step //= 2
-        if limits(ROOT, environment, Load(count + step, pods, rate))[0].share <= 1:
+        if nearest(count + step).share <= 1:
             count += step
-    ends = limits(ROOT, environment, Load(count + 1, pods, rate))[0]
+    ends = nearest(count + 1)
     return f"The first limit is met above {count:,} services: {ends.what}. Then: {ends.grow}."
 
 
@@ -308,63 +383,85 @@ def duration(seconds: float) -> str:
     return f"{seconds:.0f} s"
 
 
+def finite(amount: float) -> float | None:
+    """Return a number as JSON has it, which knows no infinity."""
+    return amount if math.isfinite(amount) else None
+
+
+def report(every: list[Environment], load: Load) -> dict[str, Any]:
+    """Return all numbers of all environments, in plain units."""
+    return {
+        of.name: {
+            "components": {
+                name: {key: finite(value) for key, value in vars(total(made.values())).items()}
+                for name, made in sorted(of.pods.items())
+            },
+            "load": {line.what: finite(line.amount) for line in estimate(of, load)},
+            "limits": {
+                count: {limit.what: round(limit.share, 4) for limit in limits(of, Load(count, load.pods, load.rate))}
+                for count in SERVICES
+            },
+        }
+        for of in every
+    }
+
+
+def tables(of: Environment, load: Load) -> Iterator[Table]:
+    """Yield the tables of an environment: what is asked for, what the load adds, what it uses of each limit."""
+    columns = ("CPU", "memory", "memory limit", "disk")
+    table = Table("component", *columns, title=f"Requests and limits in {of.name}", title_justify="left")
+    if "fluent-bit" in of.pods:
+        table.caption = "fluent-bit: on every node, counted once"
+
+    def row(name: str, made: Iterable[Pods]) -> None:
+        it = total(made)
+        limit = size(it.memory_limit) if math.isfinite(it.memory_limit) else "none"
+        table.add_row(name, f"{it.cpu:.4g}", size(it.memory), limit, size(it.disk))
+
+    for name, made in sorted(of.pods.items()):
+        row(name, made.values())
+    table.add_section()
+    row("total", (each for made in of.pods.values() for each in made.values()))
+    yield table
+    added = f"{load.services} x {load.pods} pods at {load.rate:g} requests a second of each service"
+    table = Table("what", "amount", "from", title=f"Added in {of.name} by {added}", title_justify="left")
+    for line in estimate(of, load):
+        table.add_row(line.what, str(line), line.formula)
+    yield table
+    title = f"Used of each limit in {of.name}, services of {load.pods} pods at {load.rate:g} requests a second"
+    table = Table("limit", *(f"{count:,}" for count in SERVICES), "then", title=title, title_justify="left")
+    by_count = {count: limits(of, Load(count, load.pods, load.rate)) for count in SERVICES}
+    for nearest in by_count[SERVICES[-1]]:
+        shares = [next(limit.share for limit in found if limit.what == nearest.what) for found in by_count.values()]
+        table.add_row(nearest.what, *(f"{share:.1%}" for share in shares), nearest.grow)
+    table.caption = first_limit(of, load.pods, load.rate)
+    yield table
+
+
 def main(
     services: Annotated[int, typer.Option(min=1, help="Services that send telemetry.")] = 1,
     pods: Annotated[int, typer.Option(min=1, help="Pods of each service.")] = 2,
     rate: Annotated[float, typer.Option(min=0, help="Requests a second of each service.")] = 10,
+    charts_from: Annotated[Path | None, typer.Option(help="Take chart packages from this folder.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
-    """Print what the platform asks for in each environment, and what a load adds."""
-    load = Load(services, pods, rate)
+    """Print what the platform's pods ask for in each environment, and what a load adds."""
+    load, out = Load(services, pods, rate), Console()
+    try:
+        every = environments(ROOT, charts_from or fetch(ROOT, ROOT / "build" / "charts"))
+        document = report(every, load)
+        shown = [table for of in every for table in tables(of, load)]
+    except (CapacityError, MirrorError, ProgramError) as error:
+        typer.echo(f"capacity: {error}", err=True)
+        raise typer.Exit(2) from None
     if as_json:
-        document = {
-            environment: {
-                "components": {name: vars(need) for name, need in components(ROOT, environment).items()},
-                "load": {
-                    line.what: line.amount if math.isfinite(line.amount) else None
-                    for line in estimate(ROOT, environment, load)
-                },
-                "limits": {
-                    count: {
-                        limit.what: round(limit.share, 4)
-                        for limit in limits(ROOT, environment, Load(count, pods, rate))
-                    }
-                    for count in SERVICES
-                },
-            }
-            for environment in ENVIRONMENTS
-        }
         typer.echo(json.dumps(document, indent=2))
         return
-    out = Console()
-    for environment in ENVIRONMENTS:
-        table = Table("component", "CPU", "memory", "disk", title=f"Requests in {environment}", title_justify="left")
-        if (ROOT / "platform-apps/fluent-bit").is_dir():
-            table.caption = "fluent-bit: on every node, counted once"
-        total = Need()
-        for name, need in components(ROOT, environment).items():
-            total.add(need)
-            table.add_row(name, f"{need.cpu:g}", size(need.memory), size(need.disk))
-        table.add_section()
-        table.add_row("total", f"{total.cpu:.4g}", size(total.memory), size(total.disk))
-        out.print(table)
-        title = f"Added in {environment} by {services} x {pods} pods at {rate:g} requests a second of each service"
-        table = Table("what", "amount", "from", title=title, title_justify="left")
-        for line in estimate(ROOT, environment, load):
-            table.add_row(line.what, str(line), line.formula)
-        out.print(table)
-        title = f"Used of each limit in {environment}, services of {pods} pods at {rate:g} requests a second"
-        table = Table("limit", *(f"{count:,}" for count in SERVICES), "then", title=title, title_justify="left")
-        by_count = {count: limits(ROOT, environment, Load(count, pods, rate)) for count in SERVICES}
-        for nearest in by_count[SERVICES[-1]]:
-            shares = [next(limit.share for limit in found if limit.what == nearest.what) for found in by_count.values()]
-            table.add_row(nearest.what, *(f"{share:.1%}" for share in shares), nearest.grow)
-        table.caption = first_limit(environment, pods, rate)
-        out.print(table)
     table = Table("constant", "value", "source", title="Constants", title_justify="left")
     for name, constant in CONSTANTS.items():
         table.add_row(name, f"{constant.value:g} {constant.unit}", constant.source)
-    out.print(table)
+    for each in [*shown, table]:
+        out.print(each)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import tempfile
@@ -150,13 +151,16 @@ def pinned_charts(root: Path) -> set[tuple[str, str]]:
 
 def terraform_charts(root: Path) -> set[tuple[str, str]]:
     """Return (name, version) of the upstream charts that Terraform itself installs; one in a folder has no version."""
-    options, charts = SerializationOptions(strip_string_quotes=True), set()
-    for file in sorted(root.glob("terraform/modules/*/*.tf")):
-        for block in hcl2.loads(file.read_text(encoding="utf-8"), serialization_options=options).get("resource", []):
-            for release in block.get("helm_release", {}).values():
-                if "version" in release:
-                    charts.add((release["chart"], release["version"]))
-    return charts
+    charts: set[tuple[str, str]] = set()
+    return charts.union(*(_releases(file.read_text("utf-8")) for file in root.glob("terraform/modules/*/*.tf")))
+
+
+@functools.cache
+def _releases(text: str) -> frozenset[tuple[str, str]]:
+    options = SerializationOptions(strip_string_quotes=True)
+    resources = hcl2.loads(text, serialization_options=options).get("resource", [])
+    releases = [release for block in resources for release in block.get("helm_release", {}).values()]
+    return frozenset((release["chart"], release["version"]) for release in releases if "version" in release)
 
 
 # --- Manifests ---

@@ -43,8 +43,8 @@ release_applications() {
   done
 }
 
-# Cluster-scoped objects that our Argo CD tracks, or that belong to its own release, as KIND NAME. Webhooks come first: they
-# refuse changes once their server is gone.
+# Cluster-scoped objects that our Argo CD tracks, or that belong to its own release, as KIND NAME. Webhooks come first:
+# they refuse changes once their server is gone.
 ours() {
   local kind
   local mark='argocd.argoproj.io/installation-id' release='meta.helm.sh/release-name' where='meta.helm.sh/release-namespace'
@@ -58,8 +58,8 @@ ours() {
     done
 }
 
-# CRDs that the Applications brought, one a line. Argo CD puts no mark on a CRD: the Applications say which are theirs, and once
-# these are gone, the name of the controller that applied them.
+# CRDs that the Applications brought, one a line. Argo CD puts no mark on a CRD: the Applications say which are theirs,
+# and once these are gone, the name of the controller that applied them.
 # shellcheck disable=SC2016 # Go templates' variables, not the shell's
 our_crds() {
   if kube get crd applications.argoproj.io >/dev/null 2>&1; then
@@ -72,8 +72,8 @@ our_crds() {
   fi | sort -u
 }
 
-# remove_crds NAME...: upstream charts keep their CRDs when they go, because deleting one deletes every object of that kind,
-# anyone's. So do we, unless there is none left.
+# remove_crds NAME...: upstream charts keep their CRDs when they go, because deleting one deletes every object of that
+# kind, anyone's. So do we, unless there is none left.
 remove_crds() {
   local name
   for name in "$@"; do

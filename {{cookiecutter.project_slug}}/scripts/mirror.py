@@ -11,7 +11,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
@@ -105,11 +105,36 @@ def charts(root: Path, sources: Mapping[str, str]) -> list[Chart]:
     return sorted(Chart(name, version, sources[name]) for name, version in pinned)
 
 
-def rendered(root: Path, packages: Path) -> Iterator[object]:
-    """Yield every manifest of every chart, in both environments; ``packages`` holds the fetched upstream charts.
+def fetch(root: Path, packages: Path) -> Path:
+    """Get the upstream charts of a repository into ``packages``, from its mirror where it has one, and return that.
+
+    Raises:
+        CommandError: one cannot be had.
+    """
+    packages.mkdir(parents=True, exist_ok=True)
+    known = publishers(root)
+    for chart in charts(root, known["charts"]):
+        if not (packages / chart.package).is_file():
+            pull(replace(chart, source=f"oci://{known['registry']}") if known["registry"] else chart, packages)
+    return packages
+
+
+def pull(chart: Chart, packages: Path) -> None:
+    """Get the package of a chart."""
+    run("helm", "pull", *chart.location, "--version", chart.version, "--destination", str(packages))
+
+
+def rendered(root: Path, packages: Path) -> Iterator[tuple[str, str, list[dict[str, Any]]]]:
+    """Yield name, environment and manifests of every chart; ``packages`` holds the fetched upstream charts.
 
     Neither CRDs nor `helm test` pods are among them: those hold no images, and Argo CD never runs these.
+
+    Raises:
+        MirrorError: a package is missing.
     """
+    for name, version in pinned_charts(root):
+        if not (packages / f"{name}-{version}.tgz").is_file():
+            raise MirrorError(f"{packages} has no {name}-{version}.tgz")
     with tempfile.TemporaryDirectory() as scratch, ThreadPoolExecutor() as pool:
         # The folder of a chart's value files, and the chart.
         pairs = []
@@ -124,11 +149,11 @@ def rendered(root: Path, packages: Path) -> Iterator[object]:
             if name == "argo-cd":  # argocd-apps makes no pods
                 pairs.append((root / ARGO_CD, packages / f"{name}-{version}.tgz"))
         made = [
-            pool.submit(template, folder, environment, "--skip-tests", chart=chart)
+            (folder.name, environment, pool.submit(template, folder, environment, "--skip-tests", chart=chart))
             for (folder, chart), environment in product(pairs, ENVIRONMENTS)
         ]
-        for each in made:
-            yield from documents(each.result())
+        for name, environment, each in made:
+            yield name, environment, list(documents(each.result()))
 
 
 def upstream(image: str, registry: str, sources: Mapping[str, str]) -> tuple[str, str]:
@@ -166,18 +191,17 @@ def own_images(root: Path) -> set[str]:
     return {each["image"]["repository"] for each in values if each and "image" in each}
 
 
-def planned(root: Path, sources: Mapping[str, Any], registry: str, packages: Path, fetch: bool) -> list[Copy]:
-    """Return every copy that fills ``registry``, charts first; ``fetch`` gets the charts into ``packages``."""
+def planned(root: Path, sources: Mapping[str, Any], registry: str, packages: Path, pulled: bool) -> list[Copy]:
+    """Return every copy that fills ``registry``, charts first; ``pulled`` gets the charts into ``packages``."""
     copies = []
     for chart in charts(root, sources["charts"]):
-        if fetch:
-            run("helm", "pull", *chart.location, "--version", chart.version, "--destination", str(packages))
-        elif not (packages / chart.package).is_file():
-            raise MirrorError(f"--charts-from {packages}: it has no {chart.package}")
+        if pulled:
+            pull(chart, packages)
         source = f"{chart.source}/{chart.reference}"
         copies.append(Copy("chart", source, f"{registry}/{chart.reference}", packages / chart.package))
     own = (*(f"{name.rstrip('/')}/" for name in sources.get("own") or []), *(f"{image}:" for image in own_images(root)))
-    used = {image for image in images(rendered(root, packages)) if not image.startswith(own)}
+    manifests = (each for _, _, objects in rendered(root, packages) for each in objects)
+    used = {image for image in images(manifests) if not image.startswith(own)}
     for source, path in sorted({upstream(image, sources["registry"], sources["images"]) for image in used}):
         copies.append(Copy("image", source, f"{registry}/{path}"))
     return copies
@@ -225,7 +249,7 @@ def main(
         if not registry:
             raise MirrorError("no registry to fill: mirror.yaml has none, so name one with --to host/path")
         with tempfile.TemporaryDirectory() as scratch:
-            copies = planned(ROOT, sources, registry, charts_from or Path(scratch), fetch=not charts_from)
+            copies = planned(ROOT, sources, registry, charts_from or Path(scratch), pulled=not charts_from)
             if dry_run:
                 for copy in copies:
                     if not copy.held():

@@ -14,6 +14,12 @@ class CommandError(ProgramError):
     """A program ended with an error, or not in time; the message says which, and its error."""
 
 
+def required(program: str) -> None:
+    """Raise ProgramError where a program is missing."""
+    if not shutil.which(program):
+        raise ProgramError(f"{program} is not installed")
+
+
 def run(*args: str, timeout: float = 1800) -> str:
     """Run a program and return its standard output.
 
@@ -21,8 +27,7 @@ def run(*args: str, timeout: float = 1800) -> str:
         ProgramError: the program is missing.
         CommandError: it failed, or took more than ``timeout`` seconds.
     """
-    if not shutil.which(args[0]):
-        raise ProgramError(f"{args[0]} is not installed")
+    required(args[0])
     short = f"`{' '.join(args[:4])} ...`"
     try:
         done = subprocess.run(args, capture_output=True, text=True, check=False, timeout=timeout)

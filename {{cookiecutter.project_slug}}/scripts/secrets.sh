@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Creates the Secrets that the platform reads and the cluster lacks: secrets.sh [ENVIRONMENT] [--rotate]. Safe to repeat: what
-# is there stays as it is, and no value is ever printed. --rotate gives each a new value and tells it to whoever reads it.
-# WAIT_SECONDS (1200) bounds the wait for a new value that is delivered by others.
+# Creates the Secrets that the platform reads and the cluster lacks: secrets.sh [ENVIRONMENT] [--rotate]. Safe to
+# repeat: what is there stays as it is, and no value is ever printed. --rotate gives each a new value and tells it to
+# whoever reads it. WAIT_SECONDS (1200) bounds the wait for a new value that is delivered by others.
 set -euo pipefail
 # shellcheck source=/dev/null
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -22,7 +22,8 @@ esac
 
 random() { LC_ALL=C tr -dc 'A-Za-z0-9' </dev/urandom | head -c 32 || true; }
 
-# make_secret NAMESPACE NAME KEY LITERAL... [-- KUBECTL ARGUMENTS]: the value comes by standard input; `ps` shows arguments.
+# make_secret NAMESPACE NAME KEY LITERAL... [-- KUBECTL ARGUMENTS]: the value comes by standard input; `ps` shows
+# arguments.
 make_secret() {
   local namespace=$1 name=$2 key=$3 literals=()
   shift 3
@@ -99,8 +100,8 @@ new_value() {
   say "$namespace/$name: has a new value"
 }
 
-# Grafana reads its Secret when it makes its database, and never again: the password has to be set there too. The restart is
-# for the sidecar, which logs in with what it was started with.
+# Grafana reads its Secret when it makes its database, and never again: the password has to be set there too. The
+# restart is for the sidecar, which logs in with what it was started with.
 tell_readers() {
   [ "$1/$2" = observability/grafana-admin ] || return 0
   kube -n observability get secret grafana-admin -o go-template='{{index .data "admin-password" | base64decode}}' |

@@ -43,8 +43,9 @@ run() {
   terraform "$command" ${variables[@]+"${variables[@]}"} "$@" 2>&1 | tee "$log"
 }
 
-# Helm marks a release as pending while it works on it, and refuses to touch it ever after if it is killed meanwhile. We hold
-# Terraform's lock, so nobody is at work: drop the record of the attempt; what it created is taken over by the next one.
+# Helm marks a release as pending while it works on it, and refuses to touch it ever after if it is killed meanwhile. We
+# hold Terraform's lock, so nobody is at work: drop the record of the attempt; what it created is taken over by the next
+# one.
 drop_pending() {
   local namespace=$1 names=$2 record
   for record in $(kube -n "$namespace" get secrets -o name \

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# The whole platform from the commits of this working copy, on a kind cluster that this makes. Run it again after a failure:
-# it goes on from where it is. WAIT_SECONDS (1200) bounds the wait for all Applications. KUBE_CONTEXT names another cluster
-# to use as it is: Argo CD then reads the repository's URL, or WORKING_COPY, the path of this one's .git on every node.
+# The whole platform from the commits of this working copy, on a kind cluster that this makes. Run it again after a
+# failure: it goes on from where it is. WAIT_SECONDS (1200) bounds the wait for all Applications. KUBE_CONTEXT names
+# another cluster to use as it is: Argo CD then reads the repository's URL, or WORKING_COPY, the path of this one's .git
+# on every node.
 set -euo pipefail
 # shellcheck source=/dev/null
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Take over the template's changes and write what they do to the manifests into build/update.md (the pull request's text).
+# Take over the template's changes and write what they do to the manifests into build/update.md (the pull request's
+# text).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

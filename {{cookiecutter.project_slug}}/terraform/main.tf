@@ -13,7 +13,8 @@ locals {
     )
   }
 
-  # What a chart may require: every folder with a chart, whether it is an Application of its own or the second source of others.
+  # What a chart may require: every folder with a chart, whether it is an Application of its own or the second source of
+  # others.
   folders = distinct([for file in local.chart_files : basename(dirname(file))])
 
   # `group/Kind` of every cluster-scoped kind that a component brings.

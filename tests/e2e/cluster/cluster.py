@@ -107,13 +107,21 @@ class Cluster:
         node.start()
         node.link(self.rack, node.name, self.gateway)
         node.serve()
+        self.wait_ready(node)
+
+    def wait_ready(self, node: Node) -> None:
+        """Wait until the cluster counts on a node.
+
+        Raises:
+            NotReady: one of its programs ended, or it takes too long.
+        """
 
         def ready() -> bool:
             broken = [part for part in node.parts.values() if not part.running]
             if broken:
                 raise NotReady(f"{broken[0].name} ended:\n{broken[0].tail()}")
             found = self.kube.get("node", node.name)
-            return bool(found) and _condition(found, "Ready") and not found["spec"].get("taints")
+            return found is not None and _condition(found, "Ready") and not found["spec"].get("taints")
 
         wait_until(ready, f"{node.name} is Ready", 180, 0.2)
 
@@ -135,8 +143,8 @@ def cluster(folder: Path, nodes: int = 1) -> Iterator[Cluster]:
         processes = stack.enter_context(Processes(folder / "logs"))
         rack = _rack(processes, number)
         names = [f"node-{index + 1}" for index in range(nodes)]
-        users = (("admin", "system:masters"), (PROXY_USER, "system:authenticated"))
-        users += tuple((f"system:node:{name}", "system:nodes") for name in names)
+        of_nodes = ((f"system:node:{name}", "system:nodes") for name in names)
+        users = (("admin", "system:masters"), (PROXY_USER, "system:authenticated"), *of_nodes)
         gateway = f"10.250.{number}.1"
         site = Site(address=gateway, enter=rack, services=f"10.{96 + number}.0.0/16", users=users)
         store = stack.enter_context(registry(folder / "registry", gateway, rack))

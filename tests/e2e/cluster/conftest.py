@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
-import time
+import shutil
 from collections.abc import Iterator
 
 import pytest
 
 from tests.e2e.cluster.cluster import cluster, missing
 from tests.e2e.cluster.platform import Platform, prepare
+from tests.e2e.cluster.telemetry import Telemetry
+from tests.e2e.processes import Processes
 
 _said: list[str] = []
+_platforms: list[Platform] = []
 
 
 def pytest_sessionstart() -> None:
@@ -24,6 +27,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say what was real, and what took how long."""
     for line in _said:
         terminalreporter.write_line(f"cluster: {line}")
+    for platform in _platforms:
+        for what, value in platform.measured.items():
+            terminalreporter.write_line(f"cluster: {what}: {value}")
 
 
 def _say(line: str) -> None:
@@ -36,21 +42,27 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
     """The default platform, environment local, on one node: every Application Synced and Healthy."""
     if not os.environ.get("UPSTREAM_CHARTS"):
         pytest.skip("no charts: UPSTREAM_CHARTS names no folder with the upstream charts, and stand-ins run nothing")
+    if not (os.environ.get("TF_PLUGIN_MIRROR") and shutil.which("terraform")):
+        pytest.skip("no Terraform: it is not installed, or TF_PLUGIN_MIRROR names no mirror of the Helm provider")
     folder = tmp_path_factory.mktemp("cluster")
-    with cluster(folder / "cluster") as running:
-        made = prepare(folder / "platform", running)
+    with cluster(folder / "cluster") as running, Processes(folder / "logs") as processes:
+        made = prepare(folder / "platform", running, processes)
         for source in ("archive", "built here", "public registry", "stand-in"):
             _say(f"{source}: {', '.join(_short(name) for name in made.sources.of(source)) or 'no image'}")
         if lacking := made.sources.of("nowhere"):
             pytest.skip(
                 f"no source has {', '.join(map(_short, lacking))}: E2E_IMAGES names no folder with their archives"
             )
-        started = time.monotonic()
-        made.script("up", timeout=900)
-        made.seconds["from an empty cluster to all Healthy"] = time.monotonic() - started
-        for what, seconds in made.seconds.items():
-            _say(f"{what}: {seconds:.0f} s")
-        yield made
+        _platforms.append(made)
+        with made.record:
+            made.up()
+            yield made
+
+
+@pytest.fixture(scope="session")
+def telemetry(platform: Platform) -> Telemetry:
+    """What the platform keeps of the app's requests."""
+    return Telemetry(platform)
 
 
 def _short(name: str) -> str:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 import shutil
-import subprocess
 import tarfile
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -15,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.e2e.cluster.node import run
 from tests.e2e.gitops.registry import Registry
 from tests.e2e.toolchain import tool
 
@@ -23,8 +22,7 @@ _OCI = "application/vnd.oci.image"
 
 def push_archive(registry: Registry, archive: Path, name: str) -> None:
     """Push an archive (docker's format) or a folder (OCI layout) under the name that a manifest asks for."""
-    command = [tool("crane"), "push", archive, address(registry, name)]
-    subprocess.run(command, check=True, capture_output=True, env={**os.environ, **registry.trust})
+    run(tool("crane"), "push", archive, address(registry, name), env=registry.trust)
 
 
 def address(registry: Registry, name: str) -> str:
@@ -152,8 +150,10 @@ def _blob(blobs: Path, content: object) -> dict[str, Any]:
 
 
 def _named(file: Path) -> dict[str, Any]:
+    digest = hashlib.sha256()
     with file.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        while chunk := stream.read(1 << 20):
+            digest.update(chunk)
     size = file.stat().st_size
-    file.rename(file.with_name(digest))
-    return {"digest": f"sha256:{digest}", "size": size}
+    file.rename(file.with_name(digest.hexdigest()))
+    return {"digest": f"sha256:{digest.hexdigest()}", "size": size}

@@ -9,8 +9,10 @@ have to be removed.
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -59,13 +61,14 @@ while True: signal.pause()'
 """
 
 
-def run(*args: str | Path) -> str:
-    """Run a command and return what it printed.
+def run(*args: str | Path, env: Mapping[str, str] | None = None) -> str:
+    """Run a command, with ``env`` added to the environment, and return what it printed.
 
     Raises:
         RuntimeError: it failed; the message is what it said.
     """
-    done = subprocess.run([str(arg) for arg in args], check=False, capture_output=True, text=True)
+    command, environment = [str(arg) for arg in args], {**os.environ, **(env or {})}
+    done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
     if done.returncode:
         raise RuntimeError(f"{' '.join(map(str, args))}: {done.stderr.strip() or done.stdout.strip()}")
     return done.stdout
@@ -125,17 +128,20 @@ class Node:
     def serve(self) -> None:
         """Start what makes a node of the namespaces."""
         self._filter()
-        kubeconfig = self.site.client(self.control_plane, self.user)
         proxy = self.site.client(self.control_plane, PROXY_USER)
         agent = tool("policy-agent", "policy-agent")
         self._start("policy-agent", agent, f"--kubeconfig={proxy}", f"--node={self.name}", f"--queue={QUEUE}")
         self._start("containerd", "containerd", "--config", self.folder / "containerd.toml")
-        kubelet = tool("kubelet", "kubelet")
+        self.start_kubelet()
+        self._start("kube-proxy", tool("kubelet", "kube-proxy"), f"--config={self.folder / 'kube-proxy.yaml'}")
+
+    def start_kubelet(self) -> None:
+        """Start the kubelet (again)."""
+        kubeconfig = self.site.client(self.control_plane, self.user)
         settings = (f"--config={self.folder / 'kubelet.yaml'}", f"--kubeconfig={kubeconfig}")
         labels = f"--node-labels=topology.kubernetes.io/zone={self.name}"
         identity = (f"--node-ip={self.address}", f"--hostname-override={self.name}", labels)
-        self._start("kubelet", kubelet, *settings, *identity)
-        self._start("kube-proxy", tool("kubelet", "kube-proxy"), f"--config={self.folder / 'kube-proxy.yaml'}")
+        self._start("kubelet", tool("kubelet", "kubelet"), *settings, *identity)
 
     def kill(self) -> None:
         """End everything in the node at once, as a power cut does; a node that does not run is fine."""

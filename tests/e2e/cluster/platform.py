@@ -2,27 +2,55 @@
 
 from __future__ import annotations
 
+import json
 import os
+import socket
 import subprocess
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from scripts import charts
 from tests.e2e.cluster.cluster import Cluster
+from tests.e2e.cluster.containers import Container, containers
 from tests.e2e.cluster.node import run
+from tests.e2e.cluster.shoppers import Record
 from tests.e2e.cluster.sources import Sources
 from tests.e2e.gitops.argocd import ArgoCD
+from tests.e2e.gitops.kube import Manifest
 from tests.e2e.gitops.platform import git
 from tests.e2e.gitops.registry import Registry
 from tests.e2e.gitops.releases import releases
 from tests.e2e.gitops.rendering import render
 from tests.e2e.gitops.upstream import packages
-from tests.e2e.toolchain import tool
+from tests.e2e.processes import LOOPBACK, Process, Processes, free_port, wait_until
+from tests.e2e.toolchain import python, tool
 from tests.platforms import bake
 
 MIRROR = "mirror"
 REPOSITORY = Path("/run/repository")  # where a node has the working copy
+
+
+_NAME = "app.kubernetes.io/name"
+_COMPONENT = "app.kubernetes.io/component"
+# Part: its namespace (empty: the app's own), its workload, the labels of its pods and the name of its container.
+PARTS = {
+    "app": ("", "deployment/flask-app", f"{_NAME}=flask-app", "flask-app"),
+    "collector": ("observability", "statefulset/otel-collector", f"{_NAME}=otel-collector", "otc-container"),
+    "router": ("observability", "deployment/thanos-receive-router", f"{_COMPONENT}=receive-router", "thanos"),
+    "ingestor": ("observability", "statefulset/thanos-receive-ingestor", f"{_COMPONENT}=receive-ingestor", "thanos"),
+    "query": ("observability", "deployment/thanos-query", f"{_COMPONENT}=query", "thanos"),
+    "tempo": ("observability", "statefulset/tempo", f"{_NAME}=tempo", "tempo"),
+    "operator": (
+        "otel-operator",
+        "deployment/opentelemetry-operator",
+        f"{_NAME}=opentelemetry-operator",
+        "manager",
+    ),
+}
 
 
 @dataclass
@@ -32,7 +60,22 @@ class Platform:
     folder: Path
     cluster: Cluster
     sources: Sources
-    seconds: dict[str, float] = field(default_factory=dict)
+    processes: Processes
+    record: Record
+    at_first: set[str] = field(default_factory=set)
+    started: float = 0  # when its first command ran, in Unix seconds
+    measured: dict[str, str] = field(default_factory=dict)  # what the run says at its end
+    _forwards: dict[str, tuple[Process, str]] = field(default_factory=dict, repr=False)
+
+    @property
+    def team(self) -> str:
+        """The namespace of the app."""
+        return charts.namespace(self.folder / "k8s/helm-charts/flask-app") or ""
+
+    def containers(self, part: str) -> list[Container]:
+        """Return the running containers of a part of the platform (``PARTS``)."""
+        namespace, _, selector, name = PARTS[part]
+        return containers(self.cluster.kube, self.cluster.nodes, namespace or self.team, selector, name)
 
     @property
     def argocd(self) -> ArgoCD:
@@ -56,6 +99,28 @@ class Platform:
             "WORKING_COPY": str(REPOSITORY),
         }
 
+    def up(self) -> None:
+        """Bring the platform up, as `make up` does on a cluster that is there."""
+        self.started = time.time()
+        self.script("up", timeout=900)
+        self.measured["seconds from an empty cluster to all Healthy"] = f"{time.time() - self.started:.0f}"
+
+    def memory(self) -> dict[str, tuple[int, int, int]]:
+        """Return what each pod outside of kube-system uses, asks for and may have at most, in MiB."""
+        used: dict[str, int] = {}
+        for node in self.cluster.nodes:
+            said = json.loads(self.cluster.kube.run("get", "--raw", f"/api/v1/nodes/{node}/proxy/stats/summary"))
+            used |= {it["podRef"]["uid"]: it["memory"].get("workingSetBytes", 0) >> 20 for it in said["pods"]}
+        return {
+            pod["metadata"]["name"]: (
+                used[pod["metadata"]["uid"]],
+                sum(_mebibytes(container, "requests") for container in pod["spec"]["containers"]),
+                sum(_mebibytes(container, "limits") for container in pod["spec"]["containers"]),
+            )
+            for pod in self.pods()
+            if pod["metadata"]["namespace"] != "kube-system" and pod["metadata"]["uid"] in used
+        }
+
     def script(self, name: str, *args: str, timeout: float = 600) -> str:
         """Run one of the bake's scripts to its end and return what it printed."""
         done = subprocess.run(
@@ -71,6 +136,55 @@ class Platform:
         assert not done.returncode, done.stdout
         return done.stdout
 
+    def doctor(self) -> dict[str, Any]:
+        """Return what the bake's doctor says of the cluster, as its JSON."""
+        of_tools = python(self.folder / "scripts" / "requirements.txt") / "bin" / "python"
+        command: list[str | Path] = [of_tools, "-m", "scripts.doctor", "--json"]
+        done = subprocess.run(command, check=False, cwd=self.folder, env=self.env, capture_output=True, text=True)
+        assert done.stdout, done.stderr
+        return dict(json.loads(done.stdout))
+
+    def url(self, service: str, port: int, namespace: str = "observability") -> str:
+        """Return where a Service answers on this machine; a port-forward that ended with its pod is made anew."""
+        process, url = self._forwards.get(service, (None, ""))
+        if not process or not process.running:
+            local = free_port()
+            forward = ("-n", namespace, "port-forward", f"service/{service}", f"{local}:{port}")
+            kubectl = (tool("kubernetes", "kubectl"), "--kubeconfig", self.cluster.kube.kubeconfig)
+            process = self.processes.start(f"forward-{service}", [*kubectl, *forward])
+            url = f"http://{LOOPBACK}:{local}"
+            self._forwards[service] = process, url
+            wait_until(lambda: socket.create_connection((LOOPBACK, local), 1), f"{service} is forwarded", 20).close()
+        return url
+
+    def cluster_scoped(self) -> set[str]:
+        """Return every object, as kind/name, of those kinds without a namespace of which the platform makes some."""
+        kinds = (
+            *("apiservices", "clusterrolebindings", "clusterroles", "crds", "namespaces", "priorityclasses"),
+            *("mutatingwebhookconfigurations", "validatingwebhookconfigurations"),
+        )
+        return set(self.cluster.kube.run("get", ",".join(kinds), "-o", "name").split())
+
+    def pods(self, selector: str = "") -> list[Manifest]:
+        """Return the pods of the whole cluster that a label selector selects."""
+        return self.cluster.kube.list("pods", selector=selector)
+
+    def stands_in(self, image: str) -> bool:
+        """Return whether the real image of this short name was to be had nowhere."""
+        return any(name.rsplit("/", 1)[-1].split(":")[0] == image for name in self.sources.of("stand-in"))
+
+    def overlay(self, folder: str, values: dict[str, Any], message: str) -> str:
+        """Commit values for the environment local of the chart in ``folder``, and return the commit's id."""
+        file = self.folder / folder / "values-local.yaml"
+        old = yaml.safe_load(file.read_text()) if file.is_file() else None
+        file.write_text(yaml.safe_dump(charts.merge(old or {}, values)))
+        return self.commit(message)
+
+    def revert(self, revision: str) -> str:
+        """Undo a commit by another, and return its id."""
+        git(self.folder, "revert", "--no-edit", revision)
+        return git(self.folder, "rev-parse", "HEAD")
+
     def commit(self, message: str) -> str:
         """Commit every change in the folder and return the commit's id."""
         git(self.folder, "add", "--all")
@@ -78,17 +192,22 @@ class Platform:
         return git(self.folder, "rev-parse", "HEAD")
 
 
-def prepare(folder: Path, cluster: Cluster, **answers: object) -> Platform:
+def _mebibytes(container: Manifest, kind: str) -> int:
+    text = container["resources"].get(kind, {}).get("memory", "0Mi")
+    return int(text[:-2]) * {"Mi": 1, "Gi": 1024}[text[-2:]]
+
+
+def prepare(folder: Path, cluster: Cluster, processes: Processes, **answers: object) -> Platform:
     """Bake a platform below ``folder``, fill the registry with its charts and images, and mount it into every node."""
     registry = cluster.registry
     baked = bake({"chart_registry": f"{registry.host}/{MIRROR}", **answers}, folder)
     git(baked, "init", "--quiet", "-b", "main")
-    made = Platform(baked, cluster, Sources(baked, registry))
+    record = Record([*cluster.nodes.values()], "*_flask-app-*", folder.parent / "record")
+    made = Platform(baked, cluster, Sources(baked, registry), processes, record)
     made.commit("Scaffold the platform")
+    made.at_first = made.cluster_scoped()
     registry.push_charts(packages(charts.pinned_charts(baked), folder / "packages"), MIRROR)
-    started = time.monotonic()
     made.sources.provide(images(baked, registry))
-    made.seconds["images"] = time.monotonic() - started
     for node in cluster.nodes.values():
         run(*node.enter, "mkdir", "-p", REPOSITORY)
         run(*node.enter, "mount", "--bind", baked / ".git", REPOSITORY)

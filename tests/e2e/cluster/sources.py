@@ -1,8 +1,9 @@
 """Where the images of a platform come from, by the names that its manifests ask for; each from the first source that has it.
 
 1. An archive in the folder ``E2E_IMAGES`` (docker's format; its manifest names the image).
-2. Built here: Thanos, the collector, Argo CD with git, Helm and Redis, from the programs of the toolchain; the app from its
-   own Dockerfile; auto-instrumentation, at the versions of the operator's image, and Locust from PyPI; busybox from Debian.
+2. Built here: Thanos, Alertmanager, the collector, Argo CD with git, Helm and Redis, from what the toolchain builds; the app
+   from its own Dockerfile; auto-instrumentation, at the versions of the operator's image, and Locust from
+   PyPI; busybox from Debian.
 3. The public registry that the name says, where this machine reaches it.
 4. A stand-in, which the run names.
 """
@@ -13,7 +14,6 @@ import hashlib
 import json
 import os
 import shutil
-import subprocess
 import sys
 import tarfile
 import tempfile
@@ -21,12 +21,14 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from typing import Protocol
 
 import httpx
 
 from scripts import mirror
 from tests.e2e import toolchain
 from tests.e2e.cluster.images import Image, Layer, address, full_name, program, push_archive
+from tests.e2e.cluster.node import run
 from tests.e2e.datapath.declared import Declared
 from tests.e2e.gitops.registry import Registry
 from tests.e2e.toolchain import module_dir, tool
@@ -35,8 +37,12 @@ from tests.platforms import ROOT
 SUITE = "trixie"  # Debian's release: Python is of the minor version that the app's Dockerfile names
 _PACKAGES = "busybox-static,ca-certificates,git,gpg,gpg-agent,python3-venv,redis-server,tini"
 _PYTHON = "3.13"
-_ARGOCD = ("application-controller", "applicationset-controller", "cmp-server", "commit-server", "dex", "k8s-auth")
-_ARGOCD += ("notifications", "repo-server", "server")
+_ARGOCD = (
+    *("application-controller", "applicationset-controller", "cmp-server", "commit-server", "dex", "k8s-auth"),
+    *("notifications", "repo-server", "server"),
+)
+# How this machine reaches PyPI, where its environment says so.
+_PIP = ("PIP_CONFIG_FILE", "PIP_EXTRA_INDEX_URL", "PIP_INDEX_URL", "PIP_PROXY", "PIP_TRUSTED_HOST")
 STANDINS = ("grafana", "k8s-sidecar", "loki", "tempo")
 
 
@@ -44,16 +50,17 @@ def system() -> Path:
     """Return a minimal Debian as an image layer (a tar archive) with what the images built here need."""
 
     def make(out: Path) -> None:
-        if not shutil.which("debootstrap"):
-            raise toolchain.ToolchainError("debootstrap is not on PATH: apt-get install debootstrap buildah")
+        if lacks := [program for program in ("buildah", "debootstrap") if not shutil.which(program)]:
+            raise toolchain.ToolchainError(
+                f"images are built with what is not on PATH: apt-get install {' '.join(lacks)}"
+            )
         root = out / "root"
-        debian = ("debootstrap", "--variant=minbase", f"--include={_PACKAGES}", SUITE, root)
-        subprocess.run(debian, check=True, capture_output=True)
+        run("debootstrap", "--variant=minbase", f"--include={_PACKAGES}", SUITE, root)
         # As the official Python image has it, and as its users call it.
         (root / "usr/bin/python").symlink_to("python3")
         left_out = ("./dev/*", "./proc/*", "./sys/*", "./var/cache/*", "./var/lib/apt/lists/*", "./usr/share/doc/*")
-        command = ["tar", "-C", root, "--sort=name", "-cf", out / "layer.tar", *(f"--exclude={it}" for it in left_out)]
-        subprocess.run([*command, "."], check=True)
+        exclude = [f"--exclude={it}" for it in left_out]
+        run("tar", "-C", root, "--sort=name", "-cf", out / "layer.tar", *exclude, ".")
         shutil.copy(root / "usr/bin/busybox", out)
         shutil.rmtree(root)
 
@@ -65,13 +72,11 @@ def packages(name: str, *requirements: str) -> Path:
     """Return a folder with these Python packages (arguments of pip), for the Python of ``system``."""
 
     def make(out: Path) -> None:
-        target = ["--target", out, "--python-version", _PYTHON, "--only-binary=:all:"]
+        target = ["--target", str(out), "--python-version", _PYTHON, "--only-binary=:all:"]
         for platform in ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64", "any"):
             target += ["--platform", platform]
-        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        done = subprocess.run([*pip, *target, *requirements], check=False, capture_output=True, text=True)
-        if done.returncode:
-            raise toolchain.ToolchainError(f"{name}: {done.stderr[-2000:]}")
+        pip = (sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
+        run(*pip, *target, *requirements)
 
     text = "\n".join(Path(item).read_text() if Path(item).is_file() else item for item in requirements)
     digest = hashlib.sha256(text.encode()).hexdigest()[:12]
@@ -85,6 +90,13 @@ def reachable(host: str) -> bool:
         return httpx.get(f"https://{host}/v2/", timeout=5).status_code in (200, 401)
     except httpx.HTTPError:
         return False
+
+
+class Pushed(Protocol):
+    """An image that is made while it is pushed."""
+
+    def push(self, registry: Registry, name: str) -> None:
+        """Make the image and push it under the name that a manifest asks for."""
 
 
 @dataclass
@@ -138,16 +150,20 @@ class Sources:
         host = publishers.get(path.split("/")[0])
         if not host or not reachable(host):
             return False
-        command = [tool("crane"), "copy", "--platform=linux/amd64", f"{host}/{path}", address(self.registry, name)]
-        env = {**os.environ, **self.registry.trust}
-        return not subprocess.run(command, check=False, capture_output=True, env=env).returncode
+        copy = (tool("crane"), "copy", "--platform=linux/amd64")
+        try:
+            run(*copy, f"{host}/{path}", address(self.registry, name), env=self.registry.trust)
+        except RuntimeError:
+            return False
+        return True
 
-    def _builders(self) -> dict[str, Callable[[], Image]]:
+    def _builders(self) -> dict[str, Callable[[], Pushed]]:
         return {
+            "alertmanager": lambda: program(tool("alertmanager"), user="65534"),
             "argocd": self._argocd,
             "autoinstrumentation-python": self._instrumentation,
             "busybox": busybox,
-            "checkout-simulator": self._app,
+            "checkout-simulator": lambda: AppImage(self.platform / "app"),
             "locust": self._locust,
             "opentelemetry-collector-k8s": self._collector,
             "redis": lambda: Image(lambda layer: None, ["redis-server"], user="999", base=system() / "layer.tar"),
@@ -201,9 +217,6 @@ class Sources:
         fill: Callable[[Layer], None] = lambda layer: layer.add(folder, "/opt/locust")  # noqa: E731
         return Image(fill, entry, user="1000", env=env, base=system() / "layer.tar")
 
-    def _app(self) -> Image:
-        return AppImage(self.platform / "app")  # type: ignore[return-value]
-
 
 @dataclass(frozen=True)
 class AppImage:
@@ -224,25 +237,14 @@ class AppImage:
                         layer.add(Path(file), file)
 
             Image(fill, base=system() / "layer.tar").write(base)
-            store = ["buildah", "--root", folder / "store", "--runroot", folder / "run", "--storage-driver", "overlay"]
-            build = ["bud", "--isolation", "chroot", "--network", "host", "--pull-never", "--quiet"]
-            names = {key: os.environ[key] for key in sorted(os.environ) if key.startswith("PIP_")}
-            build += [
-                f"--build-arg=PYTHON_IMAGE=oci:{base}",
-                *(f"--env={k}={v}" for k, v in names.items() if k != "PIP_FIND_LINKS"),
-            ]
             policy = folder / "policy.json"
             policy.write_text('{"default": [{"type": "insecureAcceptAnything"}]}')
-            done = subprocess.run(
-                [*store, *build, "--signature-policy", policy, "--tag", "app", self.app],
-                check=False,
-                capture_output=True,
-                text=True,
-            )
-            assert not done.returncode, done.stderr[-3000:]
-            push = [*store, "push", "--quiet", "--signature-policy", policy, "app", f"docker-archive:{out}:app:built"]
-            done = subprocess.run(push, check=False, capture_output=True, text=True)
-            assert not done.returncode, done.stderr[-3000:]
+            store = ("--root", folder / "store", "--runroot", folder / "run", "--storage-driver", "overlay")
+            build = ("--isolation", "chroot", "--network", "host", "--pull-never", "--signature-policy", policy)
+            settings = [f"--env={key}={value}" for key, value in os.environ.items() if key in _PIP]
+            base_image = f"--build-arg=PYTHON_IMAGE=oci:{base}"
+            run("buildah", *store, "bud", *build, base_image, *settings, "--tag", "app", self.app)
+            run("buildah", *store, "push", "--signature-policy", policy, "app", f"docker-archive:{out}:app:built")
             push_archive(registry, out, name)
 
 

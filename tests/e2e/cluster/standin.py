@@ -9,6 +9,25 @@ import os
 import signal
 import sys
 
+from tests.e2e.datapath import stores
+
+# In a pod every address is its own.
+stores.HttpService.listen = "0.0.0.0"
+
+
+class Grafana(stores.HttpService):
+    """Answers every page."""
+
+    def get(self, path: str, query: dict[str, str]) -> object:
+        return "ok"
+
+
+class Loki(stores.LogStore):
+    """The suite's log store, with the page that the liveness probe asks for."""
+
+    def get(self, path: str, query: dict[str, str]) -> object:
+        return {} if path == "/loki/api/v1/status/buildinfo" else super().get(path, query)
+
 
 def main(name: str) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
@@ -16,22 +35,16 @@ def main(name: str) -> int:
         if os.environ.get("METHOD") != "LIST":  # as an init container it ends, as a sidecar it watches
             signal.pause()
         return 0
-    from tests.e2e.datapath import stores
-
-    stores.LOOPBACK = "0.0.0.0"
+    store: stores.HttpService
     if name == "tempo":
-        store = stores.TraceStore()
-        store.port, store.grpc_port = 3200, 4317
+        store = tempo = stores.TraceStore()
+        store.port, tempo.grpc_port = 3200, 4317
     elif name == "loki":
-        store = stores.LogStore()
+        store = Loki()
         store.port = 3100
-        asked = store.get
-        # Its liveness probe.
-        store.get = lambda path, query: {} if path == "/loki/api/v1/status/buildinfo" else asked(path, query)
     else:
-        store = stores.HttpService()
+        store = Grafana()
         store.port = 3000
-        store.get = lambda path, query: "ok"
     store.start()
     signal.pause()
     return 0

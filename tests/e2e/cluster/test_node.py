@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -129,7 +130,7 @@ def test_nodes(untouched: None, tmp_path: Path) -> None:
         kube.run("wait", "pod", "--all", "--for=condition=Ready", "--timeout=60s")
         addresses = {item["metadata"]["name"]: item["status"]["podIP"] for item in kube.list("pods", "default")}
         for address in addresses.values():
-            wait_until(lambda address=address: connects(address, 5353), f"{address} answers")
+            wait_until(partial(connects, address, 5353), f"{address} answers")
         deny = {"podSelector": {"matchLabels": {"app": "on-node-2"}}, "policyTypes": ["Ingress"]}
         about = {"name": "deny", "namespace": "default"}
         kube.apply([{"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": about, "spec": deny}])
@@ -138,7 +139,9 @@ def test_nodes(untouched: None, tmp_path: Path) -> None:
         assert "CoreDNS" in kube.run("logs", "on-node-2")
 
         # As the API server calls a webhook: through its Service.
-        service = kube.get("service", "kube-dns", "kube-system")["spec"]["clusterIP"]
+        dns = kube.get("service", "kube-dns", "kube-system")
+        assert dns
+        service = dns["spec"]["clusterIP"]
         call = f"import socket; socket.create_connection(({service!r}, 53), 5)"
         inside = [*running.rack, sys.executable, "-c", call]
         wait_until(lambda: subprocess.run(inside, check=False).returncode == 0, "the rack reaches a Service")
@@ -151,12 +154,12 @@ def test_nodes(untouched: None, tmp_path: Path) -> None:
         running.boot(node)
         assert kept.exists()
         kube.delete("networkpolicy", "deny", namespace="default")
-        wait_until(
-            lambda: connects(kube.get("pod", "on-node-2", "default")["status"].get("podIP", ""), 5353),
-            "the pod runs again on the node that came back",
-            180,
-            0.5,
-        )
+
+        def answers() -> bool:
+            found = kube.get("pod", "on-node-2", "default")
+            return found is not None and connects(found["status"].get("podIP", ""), 5353)
+
+        wait_until(answers, "the pod runs again on the node that came back", 180, 0.5)
 
 
 def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -8,17 +8,17 @@ from __future__ import annotations
 import re
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
-import yaml
 
 from tests.e2e.cluster.packets import connections, listening, namespaces, running
 from tests.e2e.cluster.platform import Platform
-from tests.e2e.datapath.query import Thanos
+from tests.e2e.cluster.telemetry import Telemetry
+from tests.e2e.datapath.query import Exemplar
 from tests.e2e.gitops.kube import Manifest, Refused
 from tests.e2e.gitops.network import Network, endpoint
-from tests.e2e.processes import LOOPBACK, Processes, free_port, wait_until
-from tests.e2e.toolchain import tool
+from tests.e2e.processes import HTTP, wait_until
 
 # Warnings that a healthy start brings, by reason, and what of their message is allowed.
 EXPLAINED = {
@@ -31,9 +31,7 @@ EXPLAINED = {
     "FailedToUpdateEndpointSlices": "",
 }
 
-
-def pods(platform: Platform) -> list[Manifest]:
-    return platform.cluster.kube.list("pods")
+LAPTOP_MIB = 1843  # 1.8 GiB
 
 
 def test_every_component_is_synced_and_healthy(platform: Platform) -> None:
@@ -47,7 +45,7 @@ def test_no_container_was_restarted(platform: Platform) -> None:
     """No program ended on its way to Healthy."""
     restarts = {
         f"{pod['metadata']['name']}/{status['name']}": status["restartCount"]
-        for pod in pods(platform)
+        for pod in platform.pods()
         for status in pod["status"].get("containerStatuses", [])
         if status["restartCount"]
     }
@@ -67,7 +65,7 @@ def test_every_warning_is_explained(platform: Platform) -> None:
 
 def test_every_image_is_one_that_the_manifests_name(platform: Platform) -> None:
     """The node has no way to another registry; what runs came under a name that the rendered charts ask for."""
-    platform_pods = [pod for pod in pods(platform) if pod["metadata"]["namespace"] != "kube-system"]
+    platform_pods = [pod for pod in platform.pods() if pod["metadata"]["namespace"] != "kube-system"]
     used = {container["image"] for pod in platform_pods for container in pod["spec"]["containers"]}
     used |= {container["image"] for pod in platform_pods for container in pod["spec"].get("initContainers", [])}
     assert used <= platform.sources.found.keys()
@@ -75,13 +73,12 @@ def test_every_image_is_one_that_the_manifests_name(platform: Platform) -> None:
 
 def test_the_sdk_is_injected_where_restricted_is_enforced(platform: Platform) -> None:
     """The app's pod has the operator's init container, in a namespace that admits nothing less than restricted."""
-    (team,) = {
-        pod["metadata"]["namespace"] for pod in pods(platform) if pod["metadata"]["name"].startswith("flask-app")
-    }
-    namespace = platform.cluster.kube.get("namespace", team)
+    namespace = platform.cluster.kube.get("namespace", platform.team)
     assert namespace
     assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
-    for pod in platform.cluster.kube.list("pods", team):
+    pods = platform.cluster.kube.list("pods", platform.team, "app.kubernetes.io/name=flask-app")
+    assert pods
+    for pod in pods:
         assert [it["name"] for it in pod["spec"]["initContainers"]] == ["opentelemetry-auto-instrumentation-python"]
 
 
@@ -104,7 +101,7 @@ def test_policies_hold_by_packets(platform: Platform) -> None:
     """A connection opens exactly where the policies allow it: every pod to every port on which another listens."""
     kube = platform.cluster.kube
     (node,) = platform.cluster.nodes.values()
-    found = running(pods(platform))
+    found = running(platform.pods())
     network = Network(tuple(kube.list("networkpolicies")))
     inside = namespaces(node)
     targets = {
@@ -133,39 +130,59 @@ def test_policies_hold_by_packets(platform: Platform) -> None:
     assert opened >= 10
 
 
-def test_an_exemplar_of_the_app_is_in_thanos(platform: Platform, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """From the injected SDK over collector and router to Query, asked through a port-forward as the doctor does."""
-    port = free_port()
-    with Processes(tmp_path_factory.mktemp("forward")) as processes:
-        forward = ["-n", "observability", "port-forward", "service/thanos-query-frontend", f"{port}:http"]
-        kubectl = tool("kubernetes", "kubectl")
-        processes.start("forward", [kubectl, "--kubeconfig", platform.cluster.kube.kubeconfig, *forward])
-        thanos = Thanos(f"http://{LOOPBACK}:{port}")
-
-        def exemplar() -> bool:
-            now = time.time()
-            found = thanos.exemplars("http_server_request_duration_seconds", now - 600, now)
-            return any(len(it.trace_id) == 32 for it in found)
-
-        wait_until(exemplar, "an exemplar of the app", 120, 1)
+def answers(url: str) -> bool:
+    return HTTP.get(url).status_code == 200
 
 
-def test_a_commit_rolls_out_and_its_revert_rolls_back(platform: Platform) -> None:
-    """The number of users in the running load generator's arguments is what the commit says, and then what it was."""
-    file = platform.folder / "platform-apps/load-generator/values.yaml"
-    before = file.read_text()
-    users = yaml.safe_load(before)["users"]
+def test_make_open_leads_to_every_page(platform: Platform) -> None:
+    """Grafana, Argo CD and the app answer at the addresses that `make open` prints, until it is told to end."""
+    opened = platform.processes.start("open", ["bash", platform.folder / "scripts/open.sh"], env=platform.env)
 
-    def runs(count: int) -> bool:
-        found = platform.cluster.kube.list("pods", selector="app.kubernetes.io/name=load-generator")
-        ready = [pod for pod in found if not pod["metadata"].get("deletionTimestamp")]
-        arguments = [pod["spec"]["containers"][0]["args"] for pod in ready if pod["status"]["phase"] == "Running"]
-        return bool(arguments) and all(f"--users={count}" in argument for argument in arguments)
+    def said() -> str:
+        text = opened.log.read_text()
+        return text if "Ctrl-C stops." in text else ""
 
-    wait_until(lambda: runs(users), "the load generator runs", 60, 1)
-    for text, count in ((before.replace(f"users: {users}", f"users: {users + 1}"), users + 1), (before, users)):
-        file.write_text(text)
-        revision = platform.commit(f"{count} users")
-        platform.argocd.refresh("load-generator")
-        platform.argocd.wait_synced("load-generator", revision=revision, timeout=180)
-        wait_until(lambda count=count: runs(count), f"{count} users", 120, 1)
+    pages = dict(re.findall(r"(?m)^(\S.*?) +(http://localhost:\d+)$", wait_until(said, "all is open", 60)))
+    assert pages.keys() == {"Grafana", "Argo CD", "flask-app"}
+    for page, path in {"Grafana": "/api/health", "Argo CD": "/healthz", "flask-app": "/readyz"}.items():
+        wait_until(partial(answers, pages[page] + path), f"{page} answers", 30)
+    opened.stop()
+
+
+def test_the_doctor_finds_nothing(platform: Platform) -> None:
+    """Every hop is whole, through the doctor's own port-forwards; a stand-in of Grafana has nothing to show."""
+    hops = {hop["hop"]: hop for hop in platform.doctor()["hops"]}
+    broken = {name: hop for name, hop in hops.items() if hop["status"] not in ("ok", "skip")}
+    if platform.stands_in("grafana"):
+        broken = {name: hop for name, hop in broken.items() if not name.endswith("in Grafana")}
+    assert broken == {}
+    assert len(hops) >= 8
+
+
+def test_a_spike_leads_to_the_request_s_log_line(platform: Platform, telemetry: Telemetry) -> None:
+    """The exemplar of a slow checkout, its trace and its one log line, of a request that the app's own log tells of."""
+
+    def spike() -> Exemplar | None:
+        now = time.time()
+        return next((it for it in telemetry.exemplars(now - 900, now) if it.seconds > 1.5), None)
+
+    # Peaks are at most three minutes apart, and last half a minute.
+    found = wait_until(spike, "an exemplar of a peak", 240, 2)
+    told = {request.trace_id: request for request in platform.record.requests()}[found.trace_id]
+    assert told.mode == "peak"
+    assert told.duration_ms / 1000 == pytest.approx(found.seconds, abs=0.1)
+    wait_until(lambda: telemetry.has_trace(found.trace_id), "its trace", 30)
+    assert wait_until(lambda: telemetry.lines(found.trace_id), "its log line", 30) == [told.line]
+    first = min(it.time for it in telemetry.exemplars(platform.started, time.time()))
+    platform.measured["seconds from an empty cluster to the first exemplar"] = f"{first - platform.started:.0f}"
+
+
+def test_no_pod_reaches_its_limit(platform: Platform) -> None:
+    """After a peak every pod is below its limit, and all together ask for no more than a laptop has to spare."""
+    memory = platform.memory()
+    for name, (used, request, limit) in sorted(memory.items()):
+        platform.measured[f"MiB of {name}"] = f"uses {used}, asks for {request}, limit {limit}"
+    total = [sum(column) for column in zip(*memory.values(), strict=True)]
+    platform.measured["MiB of all"] = f"use {total[0]}, ask for {total[1]}, limits {total[2]}"
+    assert {name for name, (used, _, limit) in memory.items() if used >= limit} == set()
+    assert total[1] <= LAPTOP_MIB

@@ -127,7 +127,7 @@ def static_targets(config: dict[str, Any], table: Mapping[str, str]) -> dict[str
     scrape, jobs, used = config["receivers"]["prometheus"]["config"], [], set()
     for job in scrape["scrape_configs"]:
         (lookup,) = job["dns_sd_configs"]
-        (name,) = lookup["names"]
+        name = lookup["names"][0].rpartition("._tcp.")[2]  # without the service of an SRV record
         if address := table.get(f"{name}:{lookup['port']}"):
             used.add(f"{name}:{lookup['port']}")
             kept = {key: value for key, value in job.items() if key != "dns_sd_configs"}

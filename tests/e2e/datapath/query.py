@@ -75,6 +75,10 @@ class Thanos:
             for exemplar in entry["exemplars"]
         ]
 
+    def endpoints(self, kind: str) -> list[dict[str, Any]]:
+        """Return all that Query knows of its endpoints of a type, those that it cannot reach too."""
+        return [*self._get("stores").get(kind, [])]
+
     def stores(self) -> Counter[str]:
         """Return how many healthy endpoints of each type (receive, store, rule, sidecar) Query is connected to."""
         healthy: Counter[str] = Counter()

@@ -11,8 +11,8 @@ from tests.e2e.datapath.stores import TraceLimits, TraceStore
 from tests.e2e.datapath.wiring import CORE, SIMULATORS, Change, Program, Wiring, unchanged
 from tests.e2e.processes import NotReady, Process, Processes, wait_until
 
-# An ingestor that starts in the minute in which it prunes (every fourth hour) may end with a panic in this function, until
-# the minute is over (thanos-io/thanos#8990, not in 0.42.4). It is started again, as the kubelet does.
+# An ingestor that starts in the minute in which it prunes (every fourth hour) may end with a panic in this function,
+# until the minute is over (thanos-io/thanos#8990, not in 0.42.4). It is started again, as the kubelet does.
 PRUNING, PRUNING_SECONDS = "shouldBeMarkedInactive", 90
 
 

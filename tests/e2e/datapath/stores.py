@@ -56,6 +56,8 @@ class Refused(Exception):
 class HttpService:
     """A small HTTP server that can be stopped and started again on the same port."""
 
+    listen = LOOPBACK
+
     def __init__(self) -> None:
         self.port = free_port()
         self.url = f"http://{LOOPBACK}:{self.port}"
@@ -112,7 +114,7 @@ class HttpService:
                 pass
 
         ThreadingHTTPServer.daemon_threads = True
-        self._server = ThreadingHTTPServer((LOOPBACK, self.port), Handler)
+        self._server = ThreadingHTTPServer((self.listen, self.port), Handler)
         threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
 
     def stop(self) -> None:
@@ -179,7 +181,7 @@ class TraceStore(HttpService, TraceServiceServicer):
     def start(self) -> None:
         self._grpc = grpc.server(ThreadPoolExecutor(4), options=[("grpc.so_reuseport", 0)])
         add_TraceServiceServicer_to_server(self, self._grpc)
-        self._grpc.add_insecure_port(f"{LOOPBACK}:{self.grpc_port}")
+        self._grpc.add_insecure_port(f"{self.listen}:{self.grpc_port}")
         self._grpc.start()
         super().start()
 

@@ -84,7 +84,8 @@ def stack(
             each["webhook_configs"] = [hook]
         route = config["route"]
         for each in [route, *route["routes"]]:
-            # As baked, a page that changes is told again only when the peak is over: one message then, not one an alert.
+            # As baked, a page that changes is told again only when the peak is over: one message then, not one an
+            # alert.
             interval = "20s" if each["receiver"] == "page" else "3s"
             each |= {"group_wait": f"{GROUP_WAIT}s", "group_interval": interval}
         return config

@@ -78,7 +78,8 @@ def store_stopped(store: TraceStore | Tempo | LogStore | Loki) -> Iterator[None]
 def traces_expired(stack: Stack) -> Iterator[None]:
     if not isinstance(stack.traces, TraceStore):
         pytest.skip("Tempo forgets when its retention is over, not on demand: needs the stand-in")
-    # For a few seconds: the doctor's window begins when its process is up, and some exemplars must be younger than that.
+    # For a few seconds: the doctor's window begins when its process is up, and some exemplars must be younger than
+    # that.
     until = time.monotonic() + 5
     while time.monotonic() < until:
         traffic.checkouts(stack, 3)

@@ -24,7 +24,8 @@ def test_blocks_outlive_the_ingestor(stack: Stack) -> None:
     counted = f"sum by (http_route, http_response_status_code) (histogram_count({SERVED}))"
     quantile = f"histogram_quantile(0.95, sum({SERVED}))"
     before = {query: stack.query.instant(query, at) for query in (counted, quantile)}
-    # On an orderly end an ingestor writes its head as a block and uploads it, all but the last sample, which its WAL keeps.
+    # On an orderly end an ingestor writes its head as a block and uploads it, all but the last sample, which its WAL
+    # keeps.
     traffic.settle(stack)
     stack.stop("ingestor")
     try:

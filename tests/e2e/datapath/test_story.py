@@ -202,7 +202,8 @@ def marks(stack: Stack, start: float, end: float, step: float) -> list[tuple[flo
     return bands
 
 
-# Grafana asks for as many points as the window has pixels: at 1,600 of them 15 minutes, 6 hours and 2 days are the first three.
+# Grafana asks for as many points as the window has pixels: at 1,600 of them 15 minutes, 6 hours and 2 days are the
+# first three.
 @pytest.mark.parametrize("step", [5, 15, 120, 10, 60])
 def test_a_peak_has_one_mark_at_any_step(story: Story, step: float) -> None:
     peak = story.phases["peak"]

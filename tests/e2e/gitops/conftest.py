@@ -25,7 +25,8 @@ ANSWERS = {"include_fluent_bit": True, "log_backend": "loki"}
 MIRROR = "mirror"
 
 
-# A cluster of somebody's, where pods run, webhooks answer and images come from the public registries. Else there is none of it.
+# A cluster of somebody's, where pods run, webhooks answer and images come from the public registries. Else there is
+# none of it.
 GIVEN_CLUSTER = os.environ.get("E2E_KUBECONFIG")
 
 

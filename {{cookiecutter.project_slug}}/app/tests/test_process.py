@@ -263,7 +263,7 @@ def test_it_leaves_an_idle_connection_open(start: Callable[..., Service]) -> Non
     with socket.create_connection(service.address, timeout=DEADLINE_S) as connection:
         connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: app\r\n\r\n")
         assert connection.recv(65536).startswith(b"HTTP/1.1 200")
-        connection.settimeout(4)
+        connection.settimeout(3)
         with pytest.raises(TimeoutError):  # nothing comes, not even the end of the stream
             while connection.recv(65536):
                 pass

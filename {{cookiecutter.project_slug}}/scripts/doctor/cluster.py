@@ -84,8 +84,8 @@ class Cluster(AbstractContextManager["Cluster"]):
         while (left := deadline - time.monotonic()) > 0 and select.select([output], [], [], left)[0]:
             chunk = os.read(output, 4096).decode(errors="replace")
             said += chunk
-            if port := re.search(r"Forwarding from 127\.0\.0\.1:(\d+) ", said):
-                return f"http://127.0.0.1:{port[1]}"
+            if forwarding := re.search(r"Forwarding from 127\.0\.0\.1:(\d+) ", said):
+                return f"http://127.0.0.1:{forwarding[1]}"
             if not chunk:
                 break
         raise UnreachableError("cluster", f"port-forward to {target}: {said.strip() or 'not up in time'}")

@@ -31,22 +31,22 @@ Shape = TypeVar("Shape")
 
 
 class Target(NamedTuple):
-    """Where a backend is in the cluster."""
+    """Where a backend is in the cluster: its workload, as its folder describes it, and what to forward a port of."""
 
-    namespace: str
+    workload: str
     resource: str
     port: int
 
 
 TARGETS = {
-    "collector": Target("observability", "statefulset/otel-collector", 13133),
-    "router": Target("observability", "deployment/thanos-receive-router", 10902),
-    "receive": Target("observability", "statefulset/thanos-receive-ingestor", 10902),
-    "query": Target("observability", "service/thanos-query", 10902),
-    "tempo": Target("observability", "service/tempo", 3200),
-    "loki": Target("observability", "service/loki", 3100),
-    "grafana": Target("observability", "service/grafana", 80),
-    "alertmanager": Target("observability", "service/alertmanager", 9093),
+    "collector": Target("otel-collector", "statefulset/otel-collector", 13133),
+    "router": Target("thanos-receive-router", "deployment/thanos-receive-router", 10902),
+    "receive": Target("thanos-receive-ingestor", "statefulset/thanos-receive-ingestor", 10902),
+    "query": Target("thanos-query", "service/thanos-query", 10902),
+    "tempo": Target("tempo", "service/tempo", 3200),
+    "loki": Target("loki", "service/loki", 3100),
+    "grafana": Target("grafana", "service/grafana", 80),
+    "alertmanager": Target("alertmanager", "service/alertmanager", 9093),
 }
 
 
@@ -138,7 +138,7 @@ class Context:
         """Return the base URL of a backend.
 
         Raises:
-            MissingError: none was given and there is no cluster to forward it from.
+            MissingError: none was given, and there is no cluster to forward it from, or no folder describes it.
             UnreachableError: the port could not be forwarded.
         """
         if backend in self.urls:
@@ -146,16 +146,23 @@ class Context:
         if not self.cluster:
             raise self.no_way_to(backend)
         if backend not in self._forwarded:
-            target = TARGETS[backend]
+            target, namespace = TARGETS[backend], self.home(backend)
+            if not namespace:
+                raise MissingError(f"no platform.yaml describes the workload {target.workload}")
             try:
-                self._forwarded[backend] = self.cluster.forward(target.namespace, target.resource, target.port)
+                self._forwarded[backend] = self.cluster.forward(namespace, target.resource, target.port)
             except UnreachableError as error:
                 raise UnreachableError(backend, str(error)) from None
         return self._forwarded[backend]
 
     def reaches(self, backend: str) -> bool:
         """Return whether there is a way to a backend; says nothing about whether it answers."""
-        return backend in self.urls or self.cluster is not None
+        return backend in self.urls or bool(self.cluster and self.home(backend))
+
+    def home(self, backend: str) -> str:
+        """Return the namespace of a backend ("" where no folder describes it: it is not part of the platform)."""
+        workloads = self.repository.facts.get("workloads", {})
+        return str(workloads.get(TARGETS[backend].workload, {}).get("namespace", ""))
 
     def get(self, backend: str, path: str, allow: tuple[int, ...] = (), **params: str | float) -> httpx.Response:
         """GET a backend's path; any status but 200 and those of ``allow`` is an error.

@@ -6,6 +6,5 @@ OLD_METRIC = "http_server_duration_milliseconds"
 TRACE_LABEL = "trace_id"
 SPAN_LABEL = "span_id"
 DASHBOARD_UID = "checkout-red"
-DATASOURCES = {"thanos": "prometheus", "tempo": "tempo"}
 EXEMPLAR_FLAG = "--tsdb.max-exemplars"
 PROMOTE_FLAG = "--receive.otlp-promote-resource-attributes"

@@ -229,7 +229,26 @@ def test_panels(board: dict[str, Any], finding: str | None) -> None:
 def test_data_sources(label: str, leads_to: str, finding: str | None) -> None:
     link = {"name": label, "datasourceUid": leads_to}
     thanos = {"uid": "thanos", "type": "prometheus", "jsonData": {"exemplarTraceIdDestinations": [link]}}
-    assert grafana.judge_datasources([thanos, {"uid": "tempo", "type": "tempo"}]).finding == finding
+    sources: list[dict[str, Any]] = [thanos, {"uid": "tempo", "type": "tempo"}]
+    assert grafana.judge_datasources(sources, {"thanos": "prometheus"}).finding == finding
+
+
+def test_a_data_source_that_a_panel_names_is_missed() -> None:
+    panel = {"datasource": {"uid": "loki", "type": "loki"}, "targets": []}
+    wanted = grafana.named_by([{"panels": [{"panels": [panel]}]}])
+    assert wanted == {"loki": "loki"}
+    assert grafana.judge_datasources([{"uid": "loki", "type": "tempo"}], wanted).finding == "datasource-wrong"
+
+
+def test_what_no_folder_describes_is_not_looked_for() -> None:
+    class Without(Repository):
+        facts = {"workloads": {"tempo": {"namespace": "traces"}}}  # noqa: RUF012 - stands for a property
+
+    seen = Context(Without(ROOT, "local"), cluster=Cluster())
+    assert seen.home("tempo") == "traces"
+    assert not seen.reaches("grafana")
+    with pytest.raises(MissingError, match="no platform.yaml describes the workload grafana"):
+        seen.url("grafana")
 
 
 @pytest.mark.parametrize(

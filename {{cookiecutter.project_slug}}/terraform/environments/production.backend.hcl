@@ -13,7 +13,8 @@ use_lockfile = true
 bucket = "{{ cookiecutter.project_slug }}-tfstate"
 prefix = "production"
 {%- elif cookiecutter.terraform_backend == "azurerm" -%}
-# Credentials come from the environment (az login, or the runner's identity). Account names have no dashes: 3-24 letters and digits.
+# Credentials come from the environment (az login, or the runner's identity). Account names have no dashes: 3-24 letters
+# and digits.
 resource_group_name  = "{{ cookiecutter.project_slug }}-tfstate"
 storage_account_name = "{{ (cookiecutter.project_slug | replace('-', ''))[:17] }}tfstate"
 container_name       = "tfstate"

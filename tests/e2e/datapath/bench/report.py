@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -138,7 +139,12 @@ def page(results: Results) -> str:
         ),
         "![Errors of p95, bytes of the blocks, memory and CPU by number of services](datapath.svg)",
     ]
-    return "\n\n".join(sections) + "\n"
+    return "\n\n".join(section if section[0] in "#|!" else wrapped(section) for section in sections) + "\n"
+
+
+def wrapped(paragraph: str) -> str:
+    """Return a paragraph in lines of .editorconfig's length."""
+    return textwrap.fill(paragraph, 120, break_long_words=False, break_on_hyphens=False)
 
 
 def verdict(results: Results) -> str:

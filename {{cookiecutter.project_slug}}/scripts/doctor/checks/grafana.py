@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from ..answers import DashboardAnswer, DataSource
 from ..context import Context
 from ..model import MissingError, Result, fail, ok
-from ..names import DASHBOARD_UID, DATASOURCES, METRIC, TRACE_LABEL
+from ..names import DASHBOARD_UID, METRIC, TRACE_LABEL
 
 # A metric's name, as it stands before its selector or its range.
 _NAME = re.compile(r"[a-zA-Z_:][\w:]*(?=\s*[\[{])")
@@ -18,30 +18,40 @@ _SUFFIX = re.compile(rf"{METRIC}_(count|sum|bucket)\b")
 
 def datasources_in_git(context: Context) -> Result:
     """The folders describe the data sources that the dashboards name."""
-    if not context.repository.has("grafana"):
-        raise MissingError("platform-apps/grafana is not in this repository")
+    _need_folder(context)
     described = context.repository.facts.get("dataSources", {})
-    return judge_datasources([{"uid": uid, **source} for uid, source in described.items() if "type" in source])
+    sources = [{"uid": uid, **source} for uid, source in described.items() if "type" in source]
+    return judge_datasources(sources, named_by(context.repository.dashboards.values()))
 
 
 def datasources_live(context: Context) -> Result:
     """Grafana runs with those data sources."""
     _need_login(context)
-    sources = context.json("grafana", "/api/datasources", list[DataSource])
-    return judge_datasources([source.model_dump(exclude_none=True) for source in sources])
+    answer = context.json("grafana", "/api/datasources", list[DataSource])
+    sources = [source.model_dump(exclude_none=True) for source in answer]
+    return judge_datasources(sources, named_by(context.repository.dashboards.values()))
 
 
-def judge_datasources(sources: list[dict[str, Any]]) -> Result:
-    """Judge Grafana's data sources: uids, types, and the label that leads from an exemplar to its trace."""
+def named_by(dashboards: Iterable[dict[str, Any]]) -> dict[str, str]:
+    """Return the type by uid of every data source that the panels of these dashboards name."""
+    panels = (panel for board in dashboards for panel in _panels(board))
+    asked = (each.get("datasource") for panel in panels for each in (panel, *(panel.get("targets") or [])))
+    return {source["uid"]: source["type"] for source in asked if source}
+
+
+def judge_datasources(sources: list[dict[str, Any]], wanted: dict[str, str]) -> Result:
+    """Judge Grafana's data sources: uids, types (as ``wanted``), the label that leads from an exemplar to its trace."""
     by_uid = {source.get("uid"): source for source in sources}
-    for uid, kind in DATASOURCES.items():
+    for uid, kind in wanted.items():
         if by_uid.get(uid, {}).get("type") != kind:
             return fail("datasource-wrong", f"uid {uid} of type {kind} is not among {sorted(map(str, by_uid))}")
-    links = by_uid["thanos"].get("jsonData", {}).get("exemplarTraceIdDestinations") or []
+    metrics = [uid for uid, kind in wanted.items() if kind == "prometheus"]
+    links = [link for uid in metrics for link in by_uid[uid].get("jsonData", {}).get("exemplarTraceIdDestinations", [])]
     labels = [link.get("name") for link in links]
     if TRACE_LABEL not in labels:
         return fail(
-            "exemplar-label-wrong", f"data source thanos follows {labels or 'no label'}, exemplars carry {TRACE_LABEL}"
+            "exemplar-label-wrong",
+            f"data source {', '.join(metrics)} follows {labels or 'no label'}, exemplars carry {TRACE_LABEL}",
         )
     target = next(link.get("datasourceUid") for link in links if link.get("name") == TRACE_LABEL)
     if by_uid.get(target, {}).get("type") != "tempo":
@@ -51,6 +61,7 @@ def judge_datasources(sources: list[dict[str, Any]]) -> Result:
 
 def panels_in_git(context: Context) -> Result:
     """The dashboard in git asks for exemplars of the app's histogram."""
+    _need_folder(context)
     boards = context.repository.dashboards
     if not boards:
         raise MissingError("platform-apps/grafana/dashboards has no dashboard")
@@ -90,6 +101,11 @@ def _panels(board: dict[str, Any]) -> Iterator[dict[str, Any]]:
     for panel in board.get("panels") or []:
         yield panel
         yield from _panels(panel)
+
+
+def _need_folder(context: Context) -> None:
+    if not context.repository.has("grafana"):
+        raise MissingError("platform-apps/grafana is not in this repository")
 
 
 def _need_login(context: Context) -> None:

@@ -1,6 +1,7 @@
 locals {
-  # What each folder says of itself, for every chart in platform-apps: base files first, then those of the environment. Argo CD
-  # reads a path with a slash in front from the repository's root, and takes a pattern's files in the order of their names.
+  # What each folder says of itself, for every chart in platform-apps: base files first, then those of the environment.
+  # Argo CD reads a path with a slash in front from the repository's root, and takes a pattern's files in the order of
+  # their names.
   facts = flatten([
     for suffix in ["", "-${var.environment}"] : ["/platform-apps/*/platform${suffix}.yaml", "/k8s/helm-charts/*/platform${suffix}.yaml"]
   ])
@@ -45,7 +46,8 @@ locals {
         ["ServerSideApply=true", "SkipDryRunOnMissingResource=true", "RespectIgnoreDifferences=true"],
         try(var.component.syncOptions, []),
       ))
-      # Components wait for one another by retrying, about an hour long; `refresh` lets a fix that is pushed meanwhile through.
+      # Components wait for one another by retrying, about an hour long; `refresh` lets a fix that is pushed meanwhile
+      # through.
       retry = { limit = 20, refresh = true, backoff = { duration = "10s", factor = 2, maxDuration = "5m" } }
     }
 

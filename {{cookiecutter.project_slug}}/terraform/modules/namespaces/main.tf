@@ -1,4 +1,5 @@
-# One release holds every namespace, so that Pod Security labels exist before the first pod and all go together at the end.
+# One release holds every namespace, so that Pod Security labels exist before the first pod and all go together at the
+# end.
 resource "helm_release" "namespaces" {
   name      = "${var.platform}-namespaces"
   namespace = "default" # the record must live in a namespace that this release does not delete

@@ -1,0 +1,204 @@
+"""What restarts, dies or is away while shoppers shop: nothing that the app served may be missing afterwards."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.e2e.cluster.containers import Container
+from tests.e2e.cluster.node import Node
+from tests.e2e.cluster.platform import PARTS, Platform
+from tests.e2e.cluster.shoppers import newer, shoppers
+from tests.e2e.cluster.telemetry import Telemetry
+from tests.e2e.datapath.served import Request
+from tests.e2e.gitops.kube import Manifest
+from tests.e2e.processes import wait_until
+
+# Parts whose restart nobody may notice, in the order of the data path.
+RESTARTED = ("app", "collector", "router", "ingestor", "query", "tempo")
+OUTAGE_SECONDS = 60
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quiet(platform: Platform) -> None:
+    """Only the tests' own shoppers shop, by a commit: counts can then be exact."""
+    revision = platform.overlay("platform-apps/load-generator", {"enabled": False}, "No load")
+    platform.argocd.refresh("load-generator")
+    platform.argocd.wait_synced("load-generator", revision=revision, timeout=120)
+    wait_until(lambda: not platform.pods("app.kubernetes.io/name=load-generator"), "no load", 60, 1)
+
+
+@pytest.fixture(autouse=True)
+def whole_again(platform: Platform, telemetry: Telemetry) -> Iterator[None]:
+    """Every fault starts from a platform that counts exactly, and ends in one that is Healthy."""
+    telemetry.settle()
+    yield
+    platform.argocd.wait_synced(timeout=180)
+
+
+@pytest.fixture
+def node(platform: Platform) -> Node:
+    (only,) = platform.cluster.nodes.values()
+    return only
+
+
+def app_url(platform: Platform) -> str:
+    service = platform.cluster.kube.get("service", "flask-app", platform.team)
+    assert service
+    return f"http://{service['spec']['clusterIP']}/checkout"
+
+
+def one(platform: Platform, part: str) -> Container:
+    found = platform.containers(part)
+    assert len(found) == 1, f"{part}: {len(found)} containers run"
+    return found[0]
+
+
+def statuses(platform: Platform, part: str) -> list[Manifest]:
+    """Return the status of the part's container in each of its pods."""
+    _, _, selector, name = PARTS[part]
+    found = [status for pod in platform.pods(selector) for status in pod["status"].get("containerStatuses", [])]
+    return [status for status in found if status["name"] == name]
+
+
+def ready_again(platform: Platform, part: str, before: str) -> None:
+    """Wait until a container that is not ``before`` (its id) is ready."""
+
+    def done() -> bool:
+        found = statuses(platform, part)
+        return len(found) == 1 and found[0]["ready"] and not found[0].get("containerID", before).endswith(before)
+
+    wait_until(done, f"{part} is ready again", 180, 0.5)
+
+
+def served_more(platform: Platform, count: int = 15) -> None:
+    """Wait until the app has served that many more requests."""
+    before = len(platform.record.requests())
+    wait_until(lambda: len(platform.record.requests()) >= before + count, f"{count} more requests", 90, 0.5)
+
+
+def since(platform: Platform, part: str, before: list[Request], old: Container) -> list[Request]:
+    """Return the reading of the record after which nothing may be missing, once the old container is gone.
+
+    Tempo's stand-in has its traces in memory and takes them with it; what is served from then on is for the next one.
+    """
+    wait_until(lambda: old.ended, f"the old {part} is gone", 90, 0.2)
+    return platform.record.requests() if part == "tempo" and platform.stands_in("tempo") else before
+
+
+@pytest.mark.parametrize("part", RESTARTED)
+def test_rolling_restart(platform: Platform, telemetry: Telemetry, node: Node, part: str) -> None:
+    """Nothing is lost, and no request fails."""
+    before, (namespace, workload, _, _) = telemetry.settle(), PARTS[part]
+    kube, old = platform.cluster.kube, one(platform, part)
+    with shoppers(node, app_url(platform)) as seen:
+        served_more(platform)
+        kube.run("-n", namespace or platform.team, "rollout", "restart", workload)
+        after = since(platform, part, before, old)
+        kube.run("-n", namespace or platform.team, "rollout", "status", workload, "--timeout=110s")
+        served_more(platform)
+    assert seen.failed == {}
+    assert len(newer(platform.record.requests(), before)) == sum(seen.answers.values()) >= 30
+    assert len(telemetry.nothing_lost(after)) >= 15
+
+
+@pytest.mark.parametrize("part", RESTARTED[1:])
+def test_killed(platform: Platform, telemetry: Telemetry, node: Node, part: str) -> None:
+    """A SIGKILL of a part of the platform loses nothing, and no request of the app notices."""
+    before, victim = telemetry.settle(), one(platform, part)
+    with shoppers(node, app_url(platform)) as seen:
+        served_more(platform)
+        victim.kill()
+        after = since(platform, part, before, victim)
+        ready_again(platform, part, victim.id)
+        served_more(platform)
+    assert seen.failed == {}
+    assert len(telemetry.nothing_lost(after)) >= 15
+
+
+def end_app(platform: Platform, telemetry: Telemetry, node: Node, end: Callable[[Container], None]) -> None:
+    """End the app at once by ``end``; it takes with it what its SDK had not exported yet, and nothing else is missing."""
+    before, victim = telemetry.settle(), one(platform, "app")
+    with shoppers(node, app_url(platform)):
+        served_more(platform)
+        exported = platform.record.requests()
+        wait_until(lambda: telemetry.counted() >= len(exported) - telemetry.lost, "they are exported", 60, 0.5)
+        telemetry.kept(newer(exported, before))
+        end(victim)
+        wait_until(lambda: victim.ended, "the app is gone", 60, 0.1)
+        unknown = newer(platform.record.requests(), exported)
+        ready_again(platform, "app", victim.id)
+        served_more(platform)
+    told = platform.record.requests()
+    telemetry.kept(newer(told, [*exported, *unknown]))
+    expected = len(told) - telemetry.lost
+    wait_until(lambda: telemetry.counted() >= expected - len(unknown), "the others are counted", 60, 1)
+    telemetry.lost += expected - telemetry.counted()
+
+
+def test_killed_app(platform: Platform, telemetry: Telemetry, node: Node) -> None:
+    """A SIGKILL."""
+    end_app(platform, telemetry, node, Container.kill)
+
+
+def test_app_out_of_memory(platform: Platform, telemetry: Telemetry, node: Node) -> None:
+    """The kernel ends it where it uses more than its limit, and the kubelet starts it again and says why."""
+    end_app(platform, telemetry, node, Container.exhaust_memory)
+    (status,) = statuses(platform, "app")
+    assert status["lastState"]["terminated"]["reason"] == "OOMKilled"
+
+
+def test_kubelet_is_away(platform: Platform, telemetry: Telemetry, node: Node) -> None:
+    """A node whose kubelet is stopped for a minute goes on serving and reporting, and is Ready again afterwards."""
+    before = telemetry.settle()
+    with shoppers(node, app_url(platform)) as seen:
+        node.stop_part("kubelet")
+        time.sleep(OUTAGE_SECONDS)
+        node.start_kubelet()
+        platform.cluster.wait_ready(node)
+        served_more(platform)
+    assert len(telemetry.nothing_lost(before)) == sum(seen.answers.get(status, 0) for status in ("200", "500")) >= 60
+
+
+def test_operator_is_away_while_the_app_scales(platform: Platform) -> None:
+    """No pod of the app starts without the SDK, however long the webhook does not answer."""
+    operator, selector = one(platform, "operator"), PARTS["app"][2]
+
+    def refused() -> bool:
+        events = platform.cluster.kube.list("events", platform.team)
+        return any(it["reason"] == "FailedCreate" and "failed calling webhook" in it["message"] for it in events)
+
+    def injected(count: int) -> bool:
+        pods = [pod for pod in platform.pods(selector) if not pod["metadata"].get("deletionTimestamp")]
+        ready = [pod for pod in pods if all(it["ready"] for it in pod["status"].get("containerStatuses", []))]
+        inits = [[it["name"] for it in pod["spec"].get("initContainers", [])] for pod in pods]
+        assert inits == [["opentelemetry-auto-instrumentation-python"]] * len(pods)
+        return len(ready) == len(pods) == count
+
+    operator.pause()
+    try:
+        platform.overlay("k8s/helm-charts/flask-app", {"replicaCount": 2}, "Two of the app")
+        platform.argocd.refresh("flask-app")
+        wait_until(refused, "a pod is refused", 90, 1)
+        assert len(platform.pods(selector)) == 1
+    finally:
+        operator.resume()
+    wait_until(lambda: injected(2), "two pods with the SDK", 180, 1)
+    platform.overlay("k8s/helm-charts/flask-app", {"replicaCount": 1}, "One again")
+    platform.argocd.refresh("flask-app")
+    wait_until(lambda: injected(1), "one pod again", 120, 1)
+
+
+def test_reboot(platform: Platform, telemetry: Telemetry, node: Node) -> None:
+    """A node that loses its power comes back with its volumes: all that was counted before is there."""
+    before, counted = platform.record.requests(), telemetry.counted()
+    node.kill()
+    platform.cluster.boot(node)
+    platform.argocd.wait_synced(timeout=300)
+    wait_until(lambda: telemetry.counted() == counted, "the old counts are back", 120, 1)
+    with shoppers(node, app_url(platform)) as seen:
+        served_more(platform)
+    assert seen.failed == {}
+    assert len(telemetry.nothing_lost(before)) == sum(seen.answers.values())

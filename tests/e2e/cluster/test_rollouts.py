@@ -1,0 +1,100 @@
+"""What is committed is what runs: compared with the running containers, not with what Argo CD says of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.e2e.cluster.platform import Platform
+from tests.e2e.processes import wait_until
+
+DASHBOARD = "checkout-red"
+
+
+@dataclass(frozen=True)
+class Change:
+    """A change of values or of a file, and how to see what runs."""
+
+    component: str
+    folder: str
+    values: dict[str, Any]
+    runs: Callable[[Platform], object]
+    wanted: object
+
+
+def queue_size(platform: Platform) -> object:
+    """Return the size of the queue for traces in the file that the running collector has before it."""
+    (one,) = platform.containers("collector")
+    exporters = yaml.safe_load(one.read("/conf/collector.yaml"))["exporters"]
+    return {exporter["sending_queue"]["queue_size"] for exporter in exporters.values() if "sending_queue" in exporter}
+
+
+def peak_length(platform: Platform) -> object:
+    """Return the setting in the environment of the app's process."""
+    (one,) = platform.containers("app")
+    return one.environment.get("CHECKOUT_PEAK_LENGTH_S")
+
+
+def users(platform: Platform) -> object:
+    """Return how many users the running load generator has been told of."""
+    pods = platform.pods("app.kubernetes.io/name=load-generator")
+    return [
+        argument
+        for pod in pods
+        if pod["status"]["phase"] == "Running" and not pod["metadata"].get("deletionTimestamp")
+        for argument in pod["spec"]["containers"][0]["args"]
+        if argument.startswith("--users")
+    ]
+
+
+CHANGES = {
+    "collector": Change(
+        "otel-collector",
+        "platform-apps/otel-collector",
+        {"gateway": {"queue": {"bytesPerSignal": 201326592}}},
+        queue_size,
+        {201326592},
+    ),
+    "app": Change("flask-app", "k8s/helm-charts/flask-app", {"settings": {"peakLengthS": 31}}, peak_length, "31"),
+    "load": Change(
+        "load-generator",
+        "platform-apps/load-generator",
+        {"enabled": True, "users": 7},
+        users,
+        ["--users=7"],
+    ),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_a_commit_rolls_out_and_its_revert_rolls_back(platform: Platform, change: Change) -> None:
+    """What Argo CD calls Synced at that commit is what the running program has; the revert brings the old state back."""
+    before = change.runs(platform)
+    assert before != change.wanted
+    revision = platform.overlay(change.folder, change.values, "A change")
+    platform.argocd.refresh(change.component)
+    platform.argocd.wait_synced(change.component, revision=revision, timeout=180)
+    wait_until(lambda: change.runs(platform) == change.wanted, "the change runs", 120, 1)
+    revision = platform.revert(revision)
+    platform.argocd.refresh(change.component)
+    platform.argocd.wait_synced(change.component, revision=revision, timeout=180)
+    wait_until(lambda: change.runs(platform) == before, "the old state runs", 120, 1)
+
+
+def test_a_dashboard_rolls_out(platform: Platform) -> None:
+    """The ConfigMap that Grafana's sidecar watches has the dashboard of the commit."""
+    file = platform.folder / f"platform-apps/grafana/dashboards/{DASHBOARD}.json"
+    content = json.loads(file.read_text())
+    file.write_text(json.dumps({**content, "title": "Another title"}, indent=2))
+    revision = platform.commit("A dashboard")
+    platform.argocd.refresh("grafana")
+    platform.argocd.wait_synced("grafana", revision=revision, timeout=120)
+    found = platform.cluster.kube.get("configmap", f"grafana-dashboard-{DASHBOARD}", "observability")
+    assert found
+    assert json.loads(found["data"][f"{DASHBOARD}.json"])["title"] == "Another title"
+    platform.revert(revision)

@@ -1,0 +1,11 @@
+"""The platform goes as it came: by its own script, and nothing of it is left."""
+
+from __future__ import annotations
+
+from tests.e2e.cluster.platform import Platform
+
+
+def test_destroy_leaves_nothing(platform: Platform) -> None:
+    """`make destroy`: no namespace, CRD, webhook or cluster role of the platform is there afterwards."""
+    platform.script("destroy", "local", "-auto-approve", timeout=600)
+    assert platform.cluster_scoped() - platform.at_first == set()
