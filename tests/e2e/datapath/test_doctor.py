@@ -19,6 +19,7 @@ from tests.e2e.datapath.doctor import doctor, names
 from tests.e2e.datapath.stack import Stack
 from tests.e2e.datapath.stores import LogStore, TraceStore
 from tests.e2e.datapath.wiring import reports_every_second
+from tests.e2e.processes import wait_until
 
 
 @pytest.fixture(scope="module")
@@ -31,28 +32,41 @@ def stack(new_stack: Callable[[], Stack]) -> Iterator[Stack]:
     running.stop()
 
 
+# Only what needs a cluster, a Grafana or an Alertmanager is left out, and each says why.
+NOT_LOOKED_AT = {
+    *("Cluster", "Argo CD Applications", "App pods", "Data sources in Grafana", "Panels in Grafana"),
+    *("Alerts", "Receivers", "Test page"),
+}
+
+
 def test_a_healthy_platform_has_no_broken_hop(stack: Stack) -> None:
     began = time.time()
-    names(stack, "")
-    hops = {hop["hop"]: hop for hop in json.loads(doctor(stack, "--json", since=began).stdout)["hops"]}
-    looked = {name for name, hop in hops.items() if hop["status"] == "ok"}
-    # Only what needs a cluster, a Grafana or an Alertmanager is left out, and each says why.
-    assert hops.keys() - looked == {
-        *("Cluster", "Argo CD Applications", "App pods", "Data sources in Grafana", "Panels in Grafana"),
-        *("Alerts", "Receivers", "Test page"),
-    }
+
+    def all_looked_at() -> dict[str, dict[str, Any]]:
+        traffic.checkouts(stack, 3, "/unstable?delay_ms=1")
+        hops = {hop["hop"]: hop for hop in json.loads(doctor(stack, "--json", since=began).stdout)["hops"]}
+        assert {name for name, hop in hops.items() if hop["status"] != "ok"} == NOT_LOOKED_AT
+        return hops
+
+    # An exemplar is there with the export after its request; until then the doctor asks for traffic.
+    hops = wait_until(all_looked_at, "every hop is looked at and fine", timeout=60, interval=1)
     assert all(hop["evidence"] for hop in hops.values())
     assert re.search(r"trace_id [0-9a-f]{32}", hops["Exemplars"]["evidence"])
 
 
 def test_the_table_reads_without_colours(stack: Stack) -> None:
     began = time.time()
-    names(stack, "")
-    done = doctor(stack, since=began)
-    assert done.returncode == 0, done.stdout
-    assert "No hop is broken" in done.stdout
-    assert "\x1b" not in done.stdout
-    assert re.search(r"^ *OK +Exemplars", done.stdout, re.M)
+
+    def healthy() -> str:
+        traffic.checkouts(stack, 3, "/unstable?delay_ms=1")
+        done = doctor(stack, since=began)
+        assert done.returncode == 0, done.stdout
+        assert re.search(r"^ *OK +Exemplars", done.stdout, re.M), done.stdout
+        return done.stdout
+
+    table = wait_until(healthy, "the doctor finds exemplars", timeout=60, interval=1)
+    assert "No hop is broken" in table
+    assert "\x1b" not in table
 
 
 @contextmanager
@@ -80,10 +94,11 @@ def traces_expired(stack: Stack) -> Iterator[None]:
         pytest.skip("Tempo forgets when its retention is over, not on demand: needs the stand-in")
     # For a few seconds: the doctor's window begins when its process is up, and some exemplars must be younger than
     # that.
-    until = time.monotonic() + 5
+    told, until = len(traffic.requests(stack)), time.monotonic() + 5
     while time.monotonic() < until:
         traffic.checkouts(stack, 3)
-    traffic.settle(stack)
+    served = traffic.requests(stack)[told:]
+    wait_until(lambda: all(traffic.has_trace(stack, each.trace_id) for each in served), "their traces are there")
     with stack.traces.forgotten():
         yield
 

@@ -89,19 +89,25 @@ def targets(declared: Declared) -> Iterator[tuple[str, dict[str, Any]]]:
         yield from declared.targets(uid)
 
 
-def quiet(stack: Stack) -> float:
-    """Wait until the collector says that all it took has left it, and return the time of the sample that says so."""
+def quiet(stack: Stack) -> tuple[float, float]:
+    """Wait until the collector says that all it took has left it.
+
+    Returns the times (Unix seconds) of the first and the last sample of the report that says so: each has its own.
+    """
     since = traffic.settle(stack)
 
-    def all_sent() -> float:
-        at = stack.query.value("max(timestamp(otelcol_receiver_accepted_spans_total))") or 0
-        assert at > since, f"no report after {since}"
+    def all_sent() -> tuple[float, float]:
+        times = []
         for items in ITEMS:
-            taken = stack.query.value(f"sum(otelcol_receiver_accepted_{items}_total)", at)
-            sent = stack.query.value(f"sum(otelcol_exporter_sent_{items}_total)", at)
-            assert taken == sent, f"{taken} {items} accepted, {sent} sent"
-            assert taken
-        return at
+            taken, sent = f"otelcol_receiver_accepted_{items}_total", f"otelcol_exporter_sent_{items}_total"
+            times += [stack.query.value(f"max(timestamp({each}))") or 0 for each in (taken, sent)]
+            counts = [stack.query.value(f"sum({each})") for each in (taken, sent)]
+            assert counts[0] == counts[1], f"{counts[0]} {items} accepted, {counts[1]} sent"
+            assert counts[0]
+        first, last = min(times), max(times)
+        assert first > since, f"no report after {since}"
+        assert last - first < 0.5, "the samples are of two reports"
+        return first, last
 
     return wait_until(all_sent, "all that was accepted is sent")
 
@@ -115,7 +121,7 @@ def watched(new_stack: Callable[[], Stack]) -> Iterator[Watched]:
     traffic.warm_up(stack)
     wait_until(lambda: stack.query.stores().keys() >= {"receive", "store", "rule"}, "Query sees every store")
     wait_until(lambda: (stack.query.value("count(up == 1)") or 0) >= len(SCRAPED), "every target is scraped")
-    start, told = quiet(stack), len(traffic.requests(stack))
+    (start, _), told = quiet(stack), len(traffic.requests(stack))
     graph(stack, start)
     load = traffic.load(stack, 12, 8)
     while load.running:  # someone looks at the dashboard meanwhile
@@ -127,7 +133,7 @@ def watched(new_stack: Callable[[], Stack]) -> Iterator[Watched]:
     # The Ruler's ratios are NaN, which the panels leave out, until it has evaluated requests.
     evaluated = "min(timestamp(slo:bad_requests:ratio_rate5m))"
     wait_until(lambda: (stack.query.value(evaluated) or 0) > loaded, "the rules have seen the traffic")
-    end = quiet(stack)
+    _, end = quiet(stack)
     graph(stack, end)
     yield Watched(stack, start, end, len(traffic.requests(stack)) - told)
     stack.stop()

@@ -63,6 +63,11 @@ class Manager:
             if each["status"] == "firing"
         ]
 
+    def all_over(self) -> bool:
+        """Whether everybody who was told of an alert was told of its end; until then its group is not told of it again."""
+        last = {alert["fingerprint"]: alert["status"] for _, each in self.receiver.notified for alert in each["alerts"]}
+        return HTTP.get(f"{self.url}/api/v2/alerts/groups").json() == [] and set(last.values()) <= {"resolved"}
+
     def wait_told(self, name: str) -> None:
         wait_until(lambda: any(name in alerts for _, alerts in self.told()), f"somebody is told of {name}")
 
@@ -104,8 +109,7 @@ def manager(running: Manager) -> Iterator[Manager]:
     running.receiver.notified.clear()
     yield running
     running.end(*[each["labels"]["alertname"] for each in running.firing])
-    active = f"{running.url}/api/v2/alerts/groups"
-    wait_until(lambda: HTTP.get(active).json() == [], "every alert is over")
+    wait_until(running.all_over, "every alert is over")
 
 
 @pytest.mark.parametrize(
