@@ -143,6 +143,14 @@ def test_capacity_adds_up_what_the_pods_request_and_may_have(
 
 
 @needs_charts
+def test_the_local_profile_asks_for_what_a_laptop_can_spare(tmp_path: Path) -> None:
+    """1.8 GiB for every pod of the default platform, Argo CD's among them."""
+    asked = {name: requested(objects)[1] / 2**20 for name, objects in rendered(platforms.bake({}, tmp_path), "local")}
+    assert asked["argocd-server"] > 0
+    assert sum(asked.values()) <= 1843, asked
+
+
+@needs_charts
 @pytest.mark.skipif(not shutil.which("helm"), reason="helm is not installed: `make capacity` is not run")
 def test_make_capacity_shows_the_pods_of_the_real_charts(with_everything: Callable[..., Path]) -> None:
     """The command itself, by Helm; and what a person changes in a values file is in its table."""
