@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import functools
+import json
 import re
+import tempfile
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +53,23 @@ def namespace(folder: Path) -> str | None:
         of_others = (file for file in files if file.is_file() and name in _paths(_read(file)))
         own = next(of_others, own)
     return _read(own).get("namespace") if own.is_file() else None
+
+
+@dataclass(frozen=True)
+class Release:
+    """What Argo CD makes of a chart: the Helm release's name, and values that are stronger than those of its files."""
+
+    name: str
+    values: dict[str, Any] = field(default_factory=dict)
+
+
+def releases(folder: Path) -> list[Release]:
+    """Return the releases of a chart: one for each time that its own Application has it as a source."""
+    own = folder / "application.yaml"
+    sources = _read(own).get("sources") or [] if own.is_file() else []
+    path = folder.relative_to(_root(folder)).as_posix()
+    helm = [each.get("helm") or {} for each in sources if each.get("path") == path or each.get("chart") == folder.name]
+    return [Release(each.get("releaseName", folder.name), each.get("valuesObject") or {}) for each in helm or [{}]]
 
 
 def _paths(application: dict[str, Any]) -> list[str]:
@@ -147,7 +167,7 @@ def _releases(text: str) -> frozenset[tuple[str, str]]:
 
 
 def template(folder: Path, environment: str, *options: str, chart: Path | None = None) -> str:
-    """Return the manifests of the chart in ``folder`` in an environment, as Argo CD has them rendered.
+    """Return the manifests of the chart in ``folder`` in an environment, as Argo CD has them rendered: every release.
 
     ``chart`` is what to render instead with the same values: a copy of the folder, or a package.
 
@@ -155,9 +175,15 @@ def template(folder: Path, environment: str, *options: str, chart: Path | None =
         ProgramError: Helm is missing.
         CommandError: it does not render.
     """
-    files = [word for file in value_files(folder, environment) for word in ("--values", str(file))]
     where = ["--namespace", namespace(folder) or "default", "--kube-version", KUBERNETES]
-    return run("helm", "template", folder.name, str(chart or folder), *where, *options, *files)
+    made = []
+    with tempfile.TemporaryDirectory() as scratch:
+        for release in releases(folder):
+            own = Path(scratch) / "values.json"
+            own.write_text(json.dumps(release.values), encoding="utf-8")
+            files = [word for file in (*value_files(folder, environment), own) for word in ("--values", str(file))]
+            made.append(run("helm", "template", release.name, str(chart or folder), *where, *options, *files))
+    return "".join(made)
 
 
 def documents(text: str) -> Iterator[dict[str, Any]]:

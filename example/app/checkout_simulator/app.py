@@ -8,8 +8,8 @@ from flask import Flask, Response, jsonify, request
 from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import HTTPException
 
-from .parameters import ParameterError, Unstable
-from .settings import Settings
+from .parameters import ParameterError, Wanted
+from .settings import MILLISECONDS, Settings
 from .simulator import Outcome, Simulator
 from .telemetry import configure_logging, trace_id
 
@@ -28,18 +28,23 @@ def create_app(simulator: Simulator | None = None) -> Flask:
 
     @app.get("/unstable")
     def unstable() -> ResponseReturnValue:
-        wanted = Unstable.of(request.args, simulator.settings)
+        wanted = Wanted.of(request.path, request.args, simulator.settings.unstable_limit_ms)
         return _answer(simulator.unstable(wanted.delay_ms, wanted.error_rate))
+
+    @app.post("/charge")
+    def charge() -> ResponseReturnValue:
+        wanted = Wanted.of(request.path, request.args, MILLISECONDS.high)
+        return _answer(simulator.charge(wanted.delay_ms, wanted.error_rate))
 
     @app.get("/healthz")
     @app.get("/readyz")
     def health() -> ResponseReturnValue:
-        # There is nothing behind this service that could be missing: alive is ready.
+        # A payment that is missing is a failed checkout, which a caller is to see: alive is ready.
         return jsonify(status="ok")
 
     @app.errorhandler(ParameterError)
     def bad_parameter(error: ParameterError) -> ResponseReturnValue:
-        logger.warning("[UNSTABLE] Request REJECTED (%s)", error)
+        logger.warning("[%s] Request REJECTED (%s)", request.path.strip("/").upper(), error)
         return jsonify(error="bad request", problems=error.problems, trace_id=trace_id()), 400
 
     @app.errorhandler(HTTPException)

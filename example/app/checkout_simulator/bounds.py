@@ -1,8 +1,9 @@
-"""Numbers that people type: parsed and bounded, with a reason when they are wrong."""
+"""What people type: parsed and bounded, with a reason when it is wrong."""
 
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 
 
@@ -28,3 +29,19 @@ class Bounds:
         if not self.low <= value <= self.high:
             raise ValueError(f"is not within {self.low:.10g} to {self.high:.10g}")
         return value
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where an HTTP service listens, without a path; empty: nowhere."""
+
+    pattern = r"https?://(?:[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*|\[[0-9A-Fa-f:]+\])(?::[1-9][0-9]{0,4})?"
+
+    def __str__(self) -> str:
+        return "http://host or http://host:port, or nothing"
+
+    def parse(self, text: str) -> str:
+        """The address in `text`; ValueError, whose message is the reason, if it is none."""
+        if text and not re.fullmatch(self.pattern, text):
+            raise ValueError("is not the address of an HTTP service")
+        return text

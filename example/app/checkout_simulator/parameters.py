@@ -1,4 +1,4 @@
-"""Query parameters of /unstable, bounded; a bad one is refused with the reason and what to type."""
+"""Query parameters of a request that says how it is to go; a bad one is refused with the reason and what to type."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from werkzeug.datastructures import MultiDict
 
 from .bounds import Bounds
-from .settings import RATE, Settings
+from .settings import RATE
 
 
 class ParameterError(ValueError):
@@ -19,17 +19,17 @@ class ParameterError(ValueError):
 
 
 @dataclass(frozen=True)
-class Unstable:
+class Wanted:
     """Wanted behaviour: a latency in milliseconds (None: random) and the share of failures."""
 
     delay_ms: float | None = None
     error_rate: float = 0
 
     @classmethod
-    def of(cls, query: MultiDict[str, str], settings: Settings) -> Unstable:
-        """Parameters from a query string; ParameterError names everything that is wrong at once."""
+    def of(cls, path: str, query: MultiDict[str, str], limit_ms: float) -> Wanted:
+        """Parameters from the query string of a path; ParameterError names everything that is wrong at once."""
         known = {
-            "delay_ms": (Bounds(0, settings.unstable_limit_ms), "500"),
+            "delay_ms": (Bounds(0, limit_ms), "500"),
             "error_rate": (RATE, "0.3"),
         }
         values = {}
@@ -37,7 +37,7 @@ class Unstable:
         for name, given in query.lists():
             text = ", ".join(given)
             if name not in known:
-                reason, use = "is not a parameter of /unstable", f"one of {', '.join(known)}"
+                reason, use = f"is not a parameter of {path}", f"one of {', '.join(known)}"
             elif len(given) > 1:
                 reason, use = "is given more than once", f"{name} once"
             else:

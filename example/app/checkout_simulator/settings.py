@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from .bounds import Bounds
+from .bounds import Address, Bounds
 
 PREFIX = "CHECKOUT_"
 MILLISECONDS = Bounds(0, 60_000)
@@ -24,8 +24,8 @@ class SettingsError(ValueError):
     """One or more settings are wrong; the message has a line for each."""
 
 
-def _setting(default: Any, bounds: Bounds) -> Any:
-    return field(default=default, metadata={"bounds": bounds})
+def _setting(default: Any, bounds: Bounds | Address, example: object = None) -> Any:
+    return field(default=default, metadata={"bounds": bounds, "example": default if example is None else example})
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,9 @@ class Settings:
     unstable_max_ms: float = _setting(1000, MILLISECONDS)
     unstable_limit_ms: float = _setting(10_000, MILLISECONDS)
 
+    # Where a checkout is charged: another simulator; empty: in this process.
+    payment_url: str = _setting("", Address(), "http://payment:80")
+
     # Requests served at once by the one worker process.
     threads: int = _setting(32, Bounds(1, 512, whole=True))
 
@@ -70,7 +73,8 @@ class Settings:
             try:
                 values[item.name] = bounds.parse(env[name])
             except ValueError as reason:
-                problems.append(f"{name}={env[name]!r} {reason}: type {bounds}, such as {name}={item.default:g}")
+                example = item.metadata["example"]
+                problems.append(f"{name}={env[name]!r} {reason}: type {bounds}, such as {name}={example}")
         if not problems:
             problems = cls(**values)._contradictions()
         if problems:

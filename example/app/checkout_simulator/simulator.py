@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from opentelemetry import trace
 
 from .clock import Clock
+from .payment import PaymentError, charge
 from .schedule import PeakSchedule
 from .settings import Settings
 
@@ -17,7 +18,9 @@ tracer = trace.get_tracer(__name__)
 
 Steps = tuple[tuple[str, float], ...]
 # Steps of a checkout and their shares of its latency: the slow part of a peak is the payment.
-CHECKOUT: Steps = (("validate cart", 0.1), ("reserve stock", 0.2), ("charge payment", 0.7))
+PAYMENT = "charge payment"
+CHECKOUT: Steps = (("validate cart", 0.1), ("reserve stock", 0.2), (PAYMENT, 0.7))
+CHARGE: Steps = (("authorize card", 1.0),)
 UNSTABLE: Steps = (("wait", 1.0),)
 
 
@@ -27,7 +30,7 @@ class SimulatedError(RuntimeError):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What happened to one request; `mode` is normal, peak or unstable."""
+    """What happened to one request; `mode` is normal, peak, unstable or payment."""
 
     mode: str
     ok: bool
@@ -70,10 +73,15 @@ class Simulator:
 
     def unstable(self, delay_ms: float | None = None, error_rate: float = 0) -> Outcome:
         """One request of `delay_ms`, or of a random latency."""
-        low, high = (
-            (self.settings.unstable_min_ms, self.settings.unstable_max_ms) if delay_ms is None else (delay_ms, delay_ms)
-        )
-        return self._run(Profile("unstable", "[UNSTABLE] Request", low, high, error_rate, UNSTABLE))
+        return self._run(Profile("unstable", "[UNSTABLE] Request", *self._band(delay_ms), error_rate, UNSTABLE))
+
+    def charge(self, delay_ms: float | None = None, error_rate: float = 0) -> Outcome:
+        """One payment of `delay_ms`, or of a random latency: the checkout that asks for it has the schedule."""
+        return self._run(Profile("payment", "[PAYMENT] Charge", *self._band(delay_ms), error_rate, CHARGE))
+
+    def _band(self, delay_ms: float | None) -> tuple[float, float]:
+        s = self.settings
+        return (s.unstable_min_ms, s.unstable_max_ms) if delay_ms is None else (delay_ms, delay_ms)
 
     def _run(self, profile: Profile) -> Outcome:
         latency_ms = self._rng.uniform(profile.min_ms, profile.max_ms)
@@ -83,9 +91,11 @@ class Simulator:
         try:
             for number, (name, share) in enumerate(profile.steps, start=1):
                 self._step(name, latency_ms * share, fails and number == last)
-            ok = True
+            ok, ending = True, "SUCCESS"
         except SimulatedError:
-            ok = False
+            ok, ending = False, "FAILED (Simulated Error)"
+        except PaymentError as error:
+            ok, ending = False, f"FAILED ({error})"
         outcome = Outcome(profile.mode, ok, (self._clock.monotonic() - started) * 1000)
         facts: dict[str, str | float] = {
             "checkout.mode": outcome.mode,
@@ -97,7 +107,7 @@ class Simulator:
             logging.INFO if ok else logging.ERROR,
             "%s %s after %.2fms",
             profile.headline,
-            "SUCCESS" if ok else "FAILED (Simulated Error)",
+            ending,
             outcome.duration_ms,
             extra=facts,
         )
@@ -106,7 +116,10 @@ class Simulator:
     def _step(self, name: str, wait_ms: float, fails: bool) -> None:
         # The tracer records an exception that leaves the block and sets the span's status to ERROR.
         with tracer.start_as_current_span(name, attributes={"checkout.step.wait_ms": round(wait_ms, 2)}) as span:
-            self._clock.sleep(wait_ms / 1000)
+            if name == PAYMENT and self.settings.payment_url:
+                charge(self.settings.payment_url, wait_ms, fails)
+            else:
+                self._clock.sleep(wait_ms / 1000)
             if fails:
                 raise SimulatedError(f"{name} failed after {wait_ms:.0f} ms")
             span.add_event(f"{name} done")

@@ -75,7 +75,7 @@ class Service:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
         self.address = ("127.0.0.1", port)
-        self._url = f"http://127.0.0.1:{port}"
+        self.url = f"http://127.0.0.1:{port}"
         clean = {key: value for key, value in os.environ.items() if not key.startswith(("OTEL_", "CHECKOUT_"))}
         # The programs of this interpreter's environment, whether or not it is activated.
         clean["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{clean['PATH']}"
@@ -100,7 +100,7 @@ class Service:
 
     def get(self, path: str) -> tuple[int, dict[str, Any]]:
         try:
-            response = urllib.request.urlopen(self._url + path, timeout=DEADLINE_S)  # noqa: S310 (a URL of our own)
+            response = urllib.request.urlopen(self.url + path, timeout=DEADLINE_S)  # noqa: S310 (a URL of our own)
         except urllib.error.HTTPError as error:
             response = error
         with response:
@@ -213,6 +213,29 @@ def test_it_exports_all_three_signals_of_a_request(
     # The ids are fields of the record, and no attributes beside them.
     exported = {name for record in records.values() for name in _attributes(record)}
     assert not [name for name in exported if name.startswith("otel")], exported
+
+
+def test_a_charge_is_in_the_trace_of_its_checkout(start: Callable[..., Service], receiver: Receiver) -> None:
+    payment = start(OTEL_EXPORTER_OTLP_ENDPOINT=receiver.url, OTEL_SERVICE_NAME="payment")
+    checkout = start(OTEL_EXPORTER_OTLP_ENDPOINT=receiver.url, CHECKOUT_PAYMENT_URL=payment.url, **QUICK)
+    for service in (payment, checkout):
+        service.wait_until_ready()
+    _, body = checkout.get("/checkout")
+    output = {"checkout": checkout.stop(), "payment": payment.stop()}
+
+    found = [
+        (_attributes(resource.resource)["service.name"], span.name)
+        for message in receiver.messages["/v1/traces"]
+        for resource in message.resource_spans
+        for scope in resource.scope_spans
+        for span in scope.spans
+        if span.trace_id.hex() == body["trace_id"]
+    ]
+    steps = ["GET /checkout", "POST", "charge payment", "reserve stock", "validate cart"]
+    expected = {"checkout": steps, "payment": ["POST /charge", "authorize card"]}
+    assert sorted(found) == sorted((service, name) for service, names in expected.items() for name in names)
+    for name, printed in output.items():
+        assert printed.count(f"trace_id={body['trace_id']}") == 1, name
 
 
 def test_without_an_endpoint_it_is_quiet_and_still_has_trace_ids(start: Callable[..., Service]) -> None:

@@ -8,7 +8,7 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
-from checkout_simulator.bounds import Bounds
+from checkout_simulator.bounds import Address, Bounds
 from checkout_simulator.settings import Settings, SettingsError
 
 CHART_SCHEMA = Path(__file__).parents[2] / "k8s/helm-charts/flask-app/values.schema.json"
@@ -48,12 +48,29 @@ def test_values_come_from_the_environment() -> None:
             "CHECKOUT_NORMAL_MIN_MS=200 is above CHECKOUT_NORMAL_MAX_MS=150: "
             "type at most 150 for the first or at least 200 for the second",
         ),
+        (
+            {"CHECKOUT_PAYMENT_URL": "payment:80"},
+            "CHECKOUT_PAYMENT_URL='payment:80' is not the address of an HTTP service: "
+            "type http://host or http://host:port, or nothing, such as CHECKOUT_PAYMENT_URL=http://payment:80",
+        ),
+        (
+            {"CHECKOUT_PAYMENT_URL": "file:///etc/passwd"},
+            "CHECKOUT_PAYMENT_URL='file:///etc/passwd' is not the",
+        ),
+        ({"CHECKOUT_PAYMENT_URL": "http://payment/charge"}, "CHECKOUT_PAYMENT_URL='http://payment/charge' is not the"),
         ({"CHECKOUT_PEAK_LENGTH_S": "61"}, "CHECKOUT_PEAK_LENGTH_S=61 is above CHECKOUT_PEAK_GAP_MIN_S=60"),
     ],
 )
 def test_a_bad_setting_is_explained(env: dict[str, str], message: str) -> None:
     with pytest.raises(SettingsError, match=re.escape(message)):
         Settings.from_env(env)
+
+
+@pytest.mark.parametrize(
+    "url", ["", "http://payment", "https://pay.example.com", "http://10.0.0.7:8000", "http://[::1]:80"]
+)
+def test_an_address_is_kept_as_it_was_typed(url: str) -> None:
+    assert Settings.from_env({"CHECKOUT_PAYMENT_URL": url}).payment_url == url
 
 
 def test_all_bad_settings_are_named_at_once() -> None:
@@ -71,9 +88,12 @@ def test_the_chart_offers_exactly_these_settings() -> None:
     offered = json.loads(CHART_SCHEMA.read_text())["properties"]["settings"]["properties"]
     in_chart = {
         re.sub(r"[A-Z]", lambda capital: f"_{capital[0].lower()}", name): (
-            Bounds(schema["minimum"], schema["maximum"], whole=schema["type"] == "integer"),
+            Bounds(schema["minimum"], schema["maximum"], whole=schema["type"] == "integer")
+            if schema["type"] != "string"
+            else Address(),
             schema["default"],
         )
         for name, schema in offered.items()
     }
+    assert offered["paymentUrl"]["pattern"] == f"^({Address.pattern})?$"
     assert in_chart == {item.name: (item.metadata["bounds"], item.default) for item in fields(Settings)}

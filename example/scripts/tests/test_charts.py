@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,36 @@ def test_the_namespace_is_that_of_the_application(tmp_path: Path) -> None:
         write(tmp_path / f"platform-apps/{n}/Chart.yaml", f"name: {n}\n").parent for n in ("second", "x")
     )
     assert [charts.namespace(each) for each in (app, second, nobodys)] == ["team", "team", None]
+
+
+def test_a_chart_is_a_source_as_often_as_its_application_says(tmp_path: Path) -> None:
+    app = write(tmp_path / "k8s/helm-charts/shop/Chart.yaml", "name: shop\n").parent
+    second = write(tmp_path / "platform-apps/second/Chart.yaml", "name: second\n").parent
+    assert charts.releases(app) == [charts.Release("shop")]
+    again = {"releaseName": "till", "valuesObject": {"a": {"b": 1}}}
+    sources = [
+        {"path": "k8s/helm-charts/shop"},
+        {"path": "platform-apps/second"},
+        {"chart": "shop", "repoURL": "registry.example.com", "helm": again},
+    ]
+    write(app / "application.yaml", {"namespace": "team", "sources": sources})
+    assert charts.releases(app) == [charts.Release("shop"), charts.Release("till", {"a": {"b": 1}})]
+    assert charts.releases(second) == [charts.Release("second")]
+
+
+def test_every_release_is_rendered_with_its_values(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    app = write(tmp_path / "k8s/helm-charts/shop/values.yaml", "a: 1\n").parent
+    write(tmp_path / "platform-apps/x/Chart.yaml", "name: x\n")
+    path = {"path": "k8s/helm-charts/shop"}
+    till = {**path, "helm": {"releaseName": "till", "valuesObject": {"a": 2}}}
+    write(app / "application.yaml", {"namespace": "team", "sources": [path, till]})
+
+    def run(*words: str) -> str:
+        return f"---\n{json.dumps({'kind': words[2], **charts.load(map(Path, (words[-3], words[-1])))})}\n"
+
+    monkeypatch.setattr(charts, "run", run)
+    made = list(charts.documents(charts.template(app, "local")))
+    assert made == [{"kind": "shop", "a": 1}, {"kind": "till", "a": 2}]
 
 
 def test_documents_are_split_as_helm_does() -> None:
