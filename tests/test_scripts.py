@@ -110,17 +110,18 @@ def test_logs_of_an_app_or_a_component_are_followed(machine: Machine, platform: 
         command = ["make", "logs", *platforms.OWN_TOOLS, *settings]
         return subprocess.run(command, cwd=platform("default"), env=env, capture_output=True, text=True, check=False)
 
-    for settings, where, selector in (
-        ((), "checkout logs", "app.kubernetes.io/name=flask-app"),
-        (("APP=tempo", "ENV=production"), "observability logs", "app.kubernetes.io/name=tempo"),
-        (("APP=cert-manager",), "cert-manager logs", "!batch.kubernetes.io/job-name"),
+    of_app = "app.kubernetes.io/name=flask-app,app.kubernetes.io/instance={}"
+    for settings, where, selectors in (
+        ((), "checkout logs", [of_app.format("flask-app"), of_app.format("payment")]),
+        (("APP=tempo", "ENV=production"), "observability logs", ["app.kubernetes.io/name=tempo"]),
+        (("APP=cert-manager",), "cert-manager logs", ["!batch.kubernetes.io/job-name"]),
     ):
         done = logs(*settings)
         assert done.returncode == 0, done.stderr
-        [call] = machine.calls("kubectl")
-        assert where in call
-        assert call.endswith(f"--selector={selector}")
-        assert ("--context" in call) is ("ENV=production" not in settings)
+        calls = machine.calls("kubectl")
+        assert all(where in call for call in calls)
+        assert sorted(call.rpartition("--selector=")[2] for call in calls) == selectors
+        assert {"--context" in call for call in calls} == {"ENV=production" not in settings}
         (machine.state / "calls").unlink()
     done = logs("APP=nobody")
     assert done.returncode != 0
