@@ -39,7 +39,8 @@ def doctor(
     return subprocess.run(
         [
             *(sys.executable, "-m", "scripts.doctor", *urls, f"--repo={repository or stack.declared.platform}"),
-            *("--env=production", f"--max-age={MAX_AGE}", "--settle=3", *arguments),
+            # A checkout that charges itself is all that the stack runs.
+            *("--env=production", "--service=checkout", f"--max-age={MAX_AGE}", "--settle=3", *arguments),
             *([f"--since={time.time() - since + 1}"] if since else []),
         ],
         cwd=stack.declared.platform,
