@@ -22,7 +22,7 @@ from tests.e2e.datapath.stack import Stack
 from tests.e2e.datapath.wiring import Program
 from tests.e2e.processes import LOOPBACK, wait_until
 
-NAME_SERVER = "127.0.0.53"
+NAME_SERVER = "127.53.0.53"
 A, SRV = 1, 33  # types of DNS records
 
 pytestmark = pytest.mark.skipif(
@@ -52,9 +52,9 @@ class NameServer:
         while True:
             try:
                 question, sender = self._socket.recvfrom(4096)
+                self._socket.sendto(self._answer(question), sender)
             except OSError:  # closed
                 return
-            self._socket.sendto(self._answer(question), sender)
 
     def _answer(self, message: bytes) -> bytes:
         labels, at = [], 12
@@ -132,6 +132,7 @@ def test_the_address_of_an_ingestor_that_is_gone_is_dropped_at_the_next_look_up(
 
     wait_until(lambda: known() == {stack.address(new, "grpc")}, "Query knows the new address alone")
     assert names.asked <= asked + 2
+    stack.stop()
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
