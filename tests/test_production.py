@@ -6,6 +6,7 @@ import base64
 import os
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,11 +38,36 @@ def mebibytes(quantity: str) -> float:
     return float(number) * MIB[quantity.removeprefix(number)]
 
 
+def leaves(values: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Yield path and value of everything in nested mappings that is no mapping."""
+    if isinstance(values, dict) and values:
+        for key, value in values.items():
+            yield from leaves(value, (*path, str(key)))
+    else:
+        yield path, values
+
+
 def configurations(objects: list[dict[str, Any]]) -> str:
     """What ConfigMaps and Secrets hold, as text."""
     plain = [text for each in objects if each["kind"] == "ConfigMap" for text in each["data"].values()]
     coded = [text for each in objects if each["kind"] == "Secret" for text in each["data"].values()]
     return "\n".join([*plain, *(base64.b64decode(text).decode() for text in coded)])
+
+
+@pytest.mark.parametrize("answers", ["default", "everything"])
+def test_overlays_repeat_nothing(platform: Baked, answers: str) -> None:
+    """A value in an overlay that the values below it have already would only seem to be a difference."""
+    root = platform(answers)
+    overlays = [path for path in platforms.files(root) if path.name == "values-production.yaml"]
+    assert len(overlays) > 10
+    repeated = []
+    for overlay in overlays:
+        below = overlay.with_name("values.yaml")
+        base = dict(leaves(yaml.safe_load(below.read_text()) or {})) if below.is_file() else {}
+        for key, value in leaves(yaml.safe_load(overlay.read_text()) or {}):
+            if base.get(key, ...) == value:
+                repeated.append(f"{overlay.relative_to(root)}: {'.'.join(key)}")
+    assert not repeated, "\n".join(repeated)
 
 
 def test_a_load_that_is_off_is_no_pod_and_not_no_object(platform: Baked) -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -46,15 +44,6 @@ def real_charts(platform: Platform, tmp_path: Path) -> None:
         pytest.skip(f"needs the real charts (UPSTREAM_CHARTS), not stand-ins: {', '.join(standins)}")
 
 
-def leaves(values: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Yield path and value of everything in nested mappings that is no mapping."""
-    if isinstance(values, dict) and values:
-        for key, value in values.items():
-            yield from leaves(value, (*path, str(key)))
-    else:
-        yield path, values
-
-
 def test_environments_differ_exactly_where_an_overlay_says(
     platform: Platform, environments: dict[str, Rendered]
 ) -> None:
@@ -64,21 +53,6 @@ def test_environments_differ_exactly_where_an_overlay_says(
         has_overlay = any(path.is_file() and yaml.safe_load(path.read_text()) for path in overlays)
         same = environments["local"][component] == environments["production"][component]
         assert same is not has_overlay, f"{component}: overlay {has_overlay}, the same {same}"
-
-
-def test_overlays_repeat_nothing(platform: Platform) -> None:
-    """A value in an overlay that the values below it have already would only seem to be a difference."""
-    for path in platform.folder.glob("*/**/values-production.yaml"):
-        below = path.with_name("values.yaml")
-        if path.parent.parent.name == "modules" or not below.is_file():
-            continue
-        base = dict(leaves(yaml.safe_load(below.read_text()) or {}))
-        repeated = [
-            ".".join(key)
-            for key, value in leaves(yaml.safe_load(path.read_text()) or {})
-            if base.get(key, ...) == value
-        ]
-        assert not repeated, f"{path.parent.name}: {repeated}"
 
 
 WRITE_PATH = {
