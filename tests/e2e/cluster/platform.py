@@ -35,10 +35,11 @@ REPOSITORY = Path("/run/repository")  # where a node has the working copy
 
 
 _NAME = "app.kubernetes.io/name"
+_INSTANCE = "app.kubernetes.io/instance"
 _COMPONENT = "app.kubernetes.io/component"
 # Part: its namespace (empty: the app's own), its workload, the labels of its pods and the name of its container.
 PARTS = {
-    "app": ("", "deployment/flask-app", f"{_NAME}=flask-app", "flask-app"),
+    "app": ("", "deployment/flask-app", f"{_INSTANCE}=flask-app", "flask-app"),
     "collector": ("observability", "statefulset/otel-collector", f"{_NAME}=otel-collector", "otc-container"),
     "router": ("observability", "deployment/thanos-receive-router", f"{_COMPONENT}=receive-router", "thanos"),
     "ingestor": ("observability", "statefulset/thanos-receive-ingestor", f"{_COMPONENT}=receive-ingestor", "thanos"),
