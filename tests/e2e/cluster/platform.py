@@ -41,12 +41,22 @@ _COMPONENT = "app.kubernetes.io/component"
 PARTS = {
     "app": ("", "deployment/flask-app", f"{_INSTANCE}=flask-app", "flask-app"),
     "collector": ("observability", "statefulset/otel-collector", f"{_NAME}=otel-collector", "otc-container"),
-    "router": ("observability", "deployment/thanos-receive-router", f"{_COMPONENT}=receive-router", "thanos"),
-    "ingestor": ("observability", "statefulset/thanos-receive-ingestor", f"{_COMPONENT}=receive-ingestor", "thanos"),
-    "query": ("observability", "deployment/thanos-query", f"{_COMPONENT}=query", "thanos"),
+    "router": (
+        "observability",
+        "deployment/thanos-receive-router",
+        f"{_COMPONENT}=receive-router",
+        "thanos-receive-router",
+    ),
+    "ingestor": (
+        "observability",
+        "statefulset/thanos-receive-ingestor",
+        f"{_COMPONENT}=receive-ingestor",
+        "thanos-receive-ingestor",
+    ),
+    "query": ("observability", "deployment/thanos-query", f"{_COMPONENT}=query", "thanos-query"),
     "tempo": ("observability", "statefulset/tempo", f"{_NAME}=tempo", "tempo"),
     "operator": (
-        "otel-operator",
+        "opentelemetry-operator-system",
         "deployment/opentelemetry-operator",
         f"{_NAME}=opentelemetry-operator",
         "manager",
