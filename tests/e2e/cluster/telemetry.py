@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from tests.e2e.cluster.platform import Platform
 from tests.e2e.cluster.shoppers import newer
@@ -18,14 +18,25 @@ class Telemetry:
 
     platform: Platform
     lost: int = 0  # requests that died with a killed app, before it had told of them
+    ended: list[float] = field(default_factory=list)  # when a container of the app ended that is started again (Unix)
 
     @property
     def thanos(self) -> Thanos:
         return Thanos(self.platform.url("thanos-query", 10902))
 
-    def counted(self) -> int:
-        """Return how many requests Thanos knows of, those of every process that there was."""
-        return round(self.thanos.value(f"sum(histogram_count(last_over_time({SERVED}[2h])))") or 0)
+    def counted(self, since: float = 0) -> int:
+        """Return how many requests Thanos knows of, those of every process of the app that began ``since``.
+
+        A container that is started again counts from zero in the series of its pod, so each stretch between two ends counts.
+        """
+        ends = [end for end in self.ended if end > since]
+        total = 0.0
+        for series in self.thanos.instant(f"{SERVED}[2h]"):
+            last = {}
+            for at, histogram in series["histograms"]:
+                last[sum(at > end for end in ends)] = float(histogram["count"]) if at > since else 0
+            total += sum(last.values())
+        return round(total)
 
     def exemplars(self, start: float, end: float) -> list[Exemplar]:
         """Return the exemplars of the request durations."""

@@ -128,14 +128,17 @@ def end_app(platform: Platform, telemetry: Telemetry, node: Node, end: Callable[
         telemetry.kept(newer(exported, before))
         end(victim)
         wait_until(lambda: victim.ended, "the app is gone", 60, 0.1)
+        telemetry.ended.append(time.time())
         unknown = newer(platform.record.requests(), exported)
         ready_again(platform, "app", victim.id)
         served_more(platform)
     told = platform.record.requests()
-    telemetry.kept(newer(told, [*exported, *unknown]))
-    expected = len(told) - telemetry.lost
-    wait_until(lambda: telemetry.counted() >= expected - len(unknown), "the others are counted", 60, 1)
-    telemetry.lost += expected - telemetry.counted()
+    later = newer(told, [*exported, *unknown])
+    telemetry.kept(later)
+    wait_until(lambda: telemetry.counted(telemetry.ended[-1]) == len(later), "the later ones are counted", 60, 1)
+    lost = len(told) - telemetry.counted() - telemetry.lost
+    assert 0 <= lost <= len(unknown)
+    telemetry.lost += lost
 
 
 def test_killed_app(platform: Platform, telemetry: Telemetry, node: Node) -> None:
@@ -195,6 +198,7 @@ def test_reboot(platform: Platform, telemetry: Telemetry, node: Node) -> None:
     """A node that loses its power comes back with its volumes: all that was counted before is there."""
     before, counted = platform.record.requests(), telemetry.counted()
     node.kill()
+    telemetry.ended.append(time.time())
     platform.cluster.boot(node)
     platform.argocd.wait_synced(timeout=300)
     wait_until(lambda: telemetry.counted() == counted, "the old counts are back", 120, 1)

@@ -48,7 +48,7 @@ class Thanos:
         return content["data"]
 
     def instant(self, expression: str, time: float | None = None) -> list[Series]:
-        """Return the instant vector: series with ``value`` or ``histogram``."""
+        """Return the instant vector: series with ``value`` or ``histogram``; of a range selector, what a range has."""
         return list(self._get("query", query=expression, time=time)["result"])
 
     def value(self, expression: str, time: float | None = None) -> float | None:
