@@ -16,7 +16,7 @@ import yaml
 from scripts import charts
 from tests.e2e.cluster.cluster import Cluster
 from tests.e2e.cluster.containers import Container, containers
-from tests.e2e.cluster.node import run
+from tests.e2e.cluster.node import Node, run
 from tests.e2e.cluster.shoppers import Record
 from tests.e2e.cluster.sources import Sources
 from tests.e2e.gitops.argocd import ArgoCD
@@ -116,6 +116,11 @@ class Platform:
         self.script("up", timeout=900)
         self.measured["seconds from an empty cluster to all Healthy"] = f"{time.time() - self.started:.0f}"
 
+    def mount(self, node: Node) -> None:
+        """Let a node have the working copy, as kind's configuration does; after each boot."""
+        run(*node.enter, "mkdir", "-p", REPOSITORY)
+        run(*node.enter, "mount", "--bind", self.folder / ".git", REPOSITORY)
+
     def memory(self) -> dict[str, tuple[int, int, int]]:
         """Return what each pod outside of kube-system uses, asks for and may have at most, in MiB."""
         used: dict[str, int] = {}
@@ -173,6 +178,7 @@ class Platform:
         kinds = (
             *("apiservices", "clusterrolebindings", "clusterroles", "crds", "namespaces", "priorityclasses"),
             *("mutatingwebhookconfigurations", "validatingwebhookconfigurations"),
+            *("validatingadmissionpolicies", "validatingadmissionpolicybindings"),
         )
         return set(self.cluster.kube.run("get", ",".join(kinds), "-o", "name").split())
 
@@ -220,8 +226,7 @@ def prepare(folder: Path, cluster: Cluster, processes: Processes, **answers: obj
     registry.push_charts(packages(charts.pinned_charts(baked), folder / "packages"), MIRROR)
     made.sources.provide(images(baked, registry))
     for node in cluster.nodes.values():
-        run(*node.enter, "mkdir", "-p", REPOSITORY)
-        run(*node.enter, "mount", "--bind", baked / ".git", REPOSITORY)
+        made.mount(node)
     return made
 
 

@@ -26,7 +26,7 @@ EXPLAINED = {
     "FailedScheduling": "no nodes available|unbound|didn't find available persistent volumes|did not have enough",
     "Unhealthy": "(Readiness|Startup) probe failed",  # not ready yet
     "FailedMount": "not found|failed to sync|Unable to attach or mount",  # a Secret that the next step makes
-    "FailedCreate": "webhook",  # the app before the operator's webhook answers
+    "FailedCreate": "webhook",  # the app before the operator's webhook answers, or knows its Instrumentation
     "FailedToUpdateEndpoint": "",
     "FailedToUpdateEndpointSlices": "",
 }

@@ -44,6 +44,7 @@ EXCEPTIONS: dict[str, tuple[tuple[str, ...], str]] = {
             "Deployment.cert-manager.cert-manager",
             "Deployment.cert-manager.cert-manager-cainjector",
             "Deployment.cert-manager.cert-manager-webhook",
+            "Deployment.checkout.load-generator",
         ),
         "the image's own user, below 10000",
     ),
@@ -54,14 +55,19 @@ EXCEPTIONS: dict[str, tuple[tuple[str, ...], str]] = {
     ),
     "CKV_K8S_35": (("Deployment.observability.grafana",), "Grafana takes its administrator from the environment"),
     "CKV_K8S_8": (
-        ("Deployment.observability.grafana", "Deployment.cert-manager.cert-manager-cainjector"),
-        "the dashboard sidecar and the cainjector have no health endpoint",
+        (
+            "Deployment.observability.grafana",
+            "Deployment.cert-manager.cert-manager-cainjector",
+            "Deployment.checkout.load-generator",
+        ),
+        "the dashboard sidecar, the cainjector and the load generator have no health endpoint",
     ),
     "CKV_K8S_9": (
         (
             "Deployment.observability.grafana",
             "Deployment.cert-manager.cert-manager",
             "Deployment.cert-manager.cert-manager-cainjector",
+            "Deployment.checkout.load-generator",
         ),
         "no Service leads to them (of Grafana: to the sidecar)",
     ),
