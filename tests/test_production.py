@@ -104,6 +104,21 @@ def test_webhooks_answer_on_the_port_that_private_clusters_leave_open(platform: 
     assert 10250 in list(finders.deep(policy, "ingress", "ports", "port"))
 
 
+@pytest.mark.parametrize("environment", charts.ENVIRONMENTS)
+def test_a_pod_that_got_no_sdk_is_refused(platform: Baked, environment: str) -> None:
+    """The operator's own webhook lets it through when it does not answer."""
+    objects = component(platform("default"), "otel-operator", environment)
+    policy = one(objects, "ValidatingAdmissionPolicy", "opentelemetry-injection")
+    binding = one(objects, "ValidatingAdmissionPolicyBinding", "opentelemetry-injection")
+    assert binding["spec"] == {"policyName": policy["metadata"]["name"], "validationActions": ["Deny"]}
+    app = one(charts.render(platform("default") / "k8s/helm-charts/flask-app", environment), "Deployment", "flask-app")
+    (asked,) = [key for key in app["spec"]["template"]["metadata"]["annotations"] if "/inject-" in key]
+    prefix, language = asked.rsplit("-", 1)
+    (condition,) = policy["spec"]["matchConditions"]
+    assert f'"{prefix}-"' in condition["expression"]
+    assert f'"{language}"' in condition["expression"]
+
+
 def test_azure_key_vault_is_told_its_tenant(platform: Baked) -> None:
     store = one(component(platform("azure-azurerm-apache-2.0"), "external-secrets"), "ClusterSecretStore", "platform")
     assert store["spec"]["provider"]["azurekv"]["tenantId"]
