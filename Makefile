@@ -16,8 +16,8 @@ test: .venv/.ready ## The bake tier: Python 3.10 or later, make and git are enou
 
 .PHONY: lint
 lint: .venv/.ready .venv-e2e/.ready ## Ruff and mypy over hooks and tests, yamllint over the answers
-	.venv/bin/ruff check .
-	.venv/bin/ruff format --check .
+	.venv/bin/ruff check --no-cache .
+	.venv/bin/ruff format --no-cache --check .
 	.venv-e2e/bin/mypy
 	.venv/bin/yamllint --strict .
 
