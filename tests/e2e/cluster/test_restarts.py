@@ -79,10 +79,10 @@ def started_again(platform: Platform, since: float) -> None:
 
     def late() -> list[str]:
         return [
-            f"{pod['metadata']['name']}/{it['name']}"
+            pod["metadata"]["name"]
             for pod in platform.pods()
-            for it in pod["status"]["containerStatuses"]
-            if not it["ready"] or it["state"]["running"]["startedAt"] < moment
+            if not (seen := pod["status"].get("containerStatuses"))
+            or any(not it["ready"] or it["state"]["running"]["startedAt"] < moment for it in seen)
         ]
 
     def done() -> bool:
