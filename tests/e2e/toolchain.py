@@ -144,6 +144,13 @@ TOOLS = {
             mains=_CLUSTER_MAINS,
         ),
         Tool(
+            "metrics-server",
+            "sigs.k8s.io/metrics-server",
+            "v0.8.0",
+            {"metrics-server": "cmd/metrics-server"},
+            "2-4",
+        ),
+        Tool(
             "policy-agent",
             "sigs.k8s.io/kube-network-policies",
             "v0.8.0",

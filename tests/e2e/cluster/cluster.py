@@ -14,7 +14,7 @@ import os
 import shutil
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,7 +41,15 @@ from tests.e2e.toolchain import TOOLS, tool
 
 MOST_NODES = 4
 VOLUMES = 12  # of each node
+_RECORD = """    template IN A {name} {{
+        answer "{{{{ .Name }}}} 60 IN A {address}"
+    }}
+    template ANY ANY {name} {{
+        rcode NOERROR
+    }}
+"""
 DNS_IMAGE = f"registry.k8s.io/coredns/coredns:{TOOLS['coredns'].version}"
+METRICS_IMAGE = f"registry.k8s.io/metrics-server/metrics-server:{TOOLS['metrics-server'].version}"
 _PACKAGES = {
     "conntrack": "conntrack",
     "containerd": "containerd",
@@ -127,8 +135,12 @@ class Cluster:
 
 
 @contextmanager
-def cluster(folder: Path, nodes: int = 1) -> Iterator[Cluster]:
+def cluster(folder: Path, nodes: int = 1, *, cores: int = 0, outside: Sequence[str] = ()) -> Iterator[Cluster]:
     """Run a cluster below ``folder``: its nodes are Ready and its DNS answers when this yields.
+
+    Each node tells of ``cores`` (0: what the machine has), so that the requests of more pods find room; nothing is faster
+    for it. The names ``outside`` lead to the gateway, where a test may serve them. One node is never given up; of several,
+    one that says nothing is lost after Kubernetes' own 50 seconds.
 
     Raises:
         RuntimeError: the machine lacks something; the message says what.
@@ -146,7 +158,8 @@ def cluster(folder: Path, nodes: int = 1) -> Iterator[Cluster]:
         of_nodes = ((f"system:node:{name}", "system:nodes") for name in names)
         users = (("admin", "system:masters"), (PROXY_USER, "system:authenticated"), *of_nodes)
         gateway = f"10.250.{number}.1"
-        site = Site(address=gateway, enter=rack, services=f"10.{96 + number}.0.0/16", users=users)
+        services, patience = f"10.{96 + number}.0.0/16", Site.patience if nodes == 1 else "50s"
+        site = Site(address=gateway, enter=rack, services=services, users=users, patience=patience)
         store = stack.enter_context(registry(folder / "registry", gateway, rack))
         program(tool("policy-agent", "pause")).push(store, PAUSE)
         program(tool("coredns")).push(store, DNS_IMAGE)
@@ -163,11 +176,12 @@ def cluster(folder: Path, nodes: int = 1) -> Iterator[Cluster]:
                 registry=store,
                 cgroup=_cgroup(number, name),
                 processes=processes,
+                cores=cores,
             )
             for index, name in enumerate(names)
         }
         it = Cluster(kube, store, made, rack, gateway)
-        kube.apply([*_roles(), _storage_class(), *_dns(site)])
+        kube.apply([*_roles(), _storage_class(), *_dns(site, nodes, outside)])
         for node in made.values():
             kube.apply(node.volumes(VOLUMES))
             run(*rack, "ip", "route", "add", node.pods, "via", node.address)
@@ -178,6 +192,13 @@ def cluster(folder: Path, nodes: int = 1) -> Iterator[Cluster]:
         processes.start("kube-proxy", [*rack, tool("kubelet", "kube-proxy"), f"--config={folder / 'kube-proxy.yaml'}"])
         kube.run("-n", "kube-system", "rollout", "status", "deployment/coredns", "--timeout=110s")
         yield it
+
+
+def measure(cluster: Cluster) -> None:
+    """Give a cluster metrics-server, which autoscalers ask."""
+    program(tool("metrics-server")).push(cluster.registry, METRICS_IMAGE)
+    text = (Path(__file__).parent / "metrics-server.yaml").read_text()
+    cluster.kube.apply(yaml.safe_load_all(text.replace("$IMAGE", METRICS_IMAGE)))
 
 
 def _cgroup(number: int, name: str) -> str:
@@ -280,10 +301,19 @@ def _roles() -> list[Manifest]:
     return [{"apiVersion": f"{rbac}/v1", **manifest} for manifest in made]
 
 
-def _dns(site: Site) -> list[Manifest]:
-    text = (Path(__file__).parent / "coredns.yaml").read_text()
-    text = text.replace("$IMAGE", DNS_IMAGE).replace("$ADDRESS", dns_address(site))
-    return list(yaml.safe_load_all(text))
+def _dns(site: Site, nodes: int, outside: Sequence[str]) -> list[Manifest]:
+    made = yaml.safe_load_all((Path(__file__).parent / "coredns.yaml").read_text().replace("$IMAGE", DNS_IMAGE))
+    records = "".join(_RECORD.format(name=name, address=site.address) for name in outside)
+    manifests = []
+    for manifest in made:
+        if manifest["kind"] == "ConfigMap":
+            manifest["data"]["Corefile"] = manifest["data"]["Corefile"].replace("$OUTSIDE\n", records)
+        if manifest["kind"] == "Deployment":
+            manifest["spec"]["replicas"] = nodes  # that one dies shall be no question of DNS
+        if manifest["kind"] == "Service":
+            manifest["spec"]["clusterIP"] = dns_address(site)
+        manifests.append(manifest)
+    return manifests
 
 
 @contextmanager

@@ -8,11 +8,14 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e.cluster.cluster import cluster, missing
+from tests.e2e.cluster.cluster import cluster, measure, missing
+from tests.e2e.cluster.objectstore import ObjectStore, let_trust, object_store
 from tests.e2e.cluster.platform import Platform, prepare
 from tests.e2e.cluster.telemetry import Telemetry
 from tests.e2e.processes import Processes
 
+S3_LOCATION = "s3.storage.example:9443"
+PRODUCTION_CORES = 8  # of each node: production asks for more than three times the cores of a small machine
 _said: list[str] = []
 _platforms: list[Platform] = []
 
@@ -38,25 +41,56 @@ def _say(line: str) -> None:
 
 
 @pytest.fixture(scope="session")
-def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
-    """The default platform, environment local, on one node: every Application Synced and Healthy."""
+def upstream() -> None:
+    """Skip where a platform cannot be installed."""
     if not os.environ.get("UPSTREAM_CHARTS"):
         pytest.skip("no charts: UPSTREAM_CHARTS names no folder with the upstream charts, and stand-ins run nothing")
     if not (os.environ.get("TF_PLUGIN_MIRROR") and shutil.which("terraform")):
         pytest.skip("no Terraform: it is not installed, or TF_PLUGIN_MIRROR names no mirror of the Helm provider")
+
+
+def _whole(platform: Platform) -> Platform:
+    """Say where the images of a platform came from, and skip where it lacks one."""
+    for source in ("archive", "built here", "public registry", "stand-in"):
+        _say(f"{source}: {', '.join(_short(name) for name in platform.sources.of(source)) or 'no image'}")
+    if lacking := platform.sources.of("nowhere"):
+        pytest.skip(f"no source has {', '.join(map(_short, lacking))}: E2E_IMAGES names no folder with their archives")
+    _platforms.append(platform)
+    return platform
+
+
+@pytest.fixture(scope="session")
+def platform(upstream: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
+    """The default platform, environment local, on one node: every Application Synced and Healthy."""
     folder = tmp_path_factory.mktemp("cluster")
     with cluster(folder / "cluster") as running, Processes(folder / "logs") as processes:
-        made = prepare(folder / "platform", running, processes)
-        for source in ("archive", "built here", "public registry", "stand-in"):
-            _say(f"{source}: {', '.join(_short(name) for name in made.sources.of(source)) or 'no image'}")
-        if lacking := made.sources.of("nowhere"):
-            pytest.skip(
-                f"no source has {', '.join(map(_short, lacking))}: E2E_IMAGES names no folder with their archives"
-            )
-        _platforms.append(made)
+        made = _whole(prepare(folder / "platform", running, processes))
         with made.record:
             made.up()
             yield made
+
+
+@pytest.fixture(scope="module")
+def production(upstream: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Platform, ObjectStore]]:
+    """A platform with an S3 of its own, environment production, on three nodes: Synced and Healthy."""
+    folder = tmp_path_factory.mktemp("production")
+    host = S3_LOCATION.partition(":")[0]
+    with (
+        cluster(folder / "cluster", nodes=3, cores=PRODUCTION_CORES, outside=[host]) as running,
+        Processes(folder / "logs") as processes,
+    ):
+        measure(running)
+        bucket = "telemetry"
+        store = object_store(folder / "s3", running, processes, S3_LOCATION, bucket)
+        answers = {"object_storage": "s3", "object_storage_location": S3_LOCATION, "object_storage_bucket": bucket}
+        made = _whole(prepare(folder / "platform", running, processes, "production", **answers))
+        for name in made.sources.found:
+            if name.rsplit("/", 1)[-1].startswith(("loki:", "tempo:", "thanos:")):
+                let_trust(running, name, store, folder / "trust")
+        about = {"name": "object-store", "namespace": "observability"}
+        with made.record:
+            made.up({"apiVersion": "v1", "kind": "Secret", "metadata": about, "stringData": store.key})
+            yield made, store
 
 
 @pytest.fixture(scope="session")

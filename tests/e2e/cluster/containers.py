@@ -13,9 +13,10 @@ from tests.e2e.gitops.kube import Kube, Manifest
 
 @dataclass(frozen=True)
 class Container:
-    """One running container; ``pid`` is its first process, by its number in the node."""
+    """One running container of a ``pod``; ``pid`` is its first process, by its number in the node."""
 
     node: Node
+    pod: str
     id: str
     pid: int
 
@@ -75,7 +76,7 @@ def tasks(node: Node) -> dict[str, int]:
 
 def containers(kube: Kube, nodes: dict[str, Node], namespace: str, selector: str, name: str) -> list[Container]:
     """Return the running containers called ``name`` of the pods that a label selector selects and that are here to stay."""
-    running = {node.name: tasks(node) for node in nodes.values()}
+    running = {node.name: tasks(node) if node.running else {} for node in nodes.values()}
     found = []
     for pod in kube.list("pods", namespace, selector):
         if pod["metadata"].get("deletionTimestamp") or "nodeName" not in pod["spec"]:
@@ -83,7 +84,7 @@ def containers(kube: Kube, nodes: dict[str, Node], namespace: str, selector: str
         where = pod["spec"]["nodeName"]
         for identity in (_id(it) for it in pod["status"].get("containerStatuses", []) if it["name"] == name):
             if identity in running[where]:
-                found.append(Container(nodes[where], identity, running[where][identity]))
+                found.append(Container(nodes[where], pod["metadata"]["name"], identity, running[where][identity]))
     return found
 
 

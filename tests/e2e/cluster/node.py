@@ -39,7 +39,8 @@ MACHINE_SYSCTLS = (
     "kernel/panic_on_oops",
     "vm/overcommit_memory",
 )
-# PID 1 of a node: $1 its name, $2 its folder, $3 the Python that then reaps what is orphaned, the rest sysctl names.
+# PID 1 of a node: $1 its name, $2 its folder, $3 the Python that then reaps what is orphaned, the rest sysctl names. From
+# sys/ the kubelet learns how many cores there are.
 _INIT = """
 set -e
 name=$1 folder=$2 python=$3; shift 3
@@ -51,6 +52,9 @@ mount -t tmpfs -o mode=0755 tmpfs /run
 mkdir /var/lib/containerd 2>/dev/null || true
 mount -t tmpfs -o mode=0700 tmpfs /var/lib/containerd
 for key; do mount --bind "$folder/sysctl/$key" "/proc/sys/$key"; done
+if [ -d "$folder/sys" ]; then
+  for name in node cpu; do mount --bind "$folder/sys/$name" "/sys/devices/system/$name"; done
+fi
 ip link set lo up
 for key in net/ipv4/ip_forward=1 net/ipv4/conf/all/rp_filter=0 net/ipv4/conf/default/rp_filter=0 \\
   net/ipv4/conf/all/send_redirects=0; do echo "${key#*=}" > "/proc/sys/${key%%=*}"; done
@@ -88,12 +92,17 @@ class Node:
     registry: Registry
     cgroup: str
     processes: Processes
+    cores: int = 0  # that the kubelet tells of; 0: the machine's
     init: int = 0
     parts: dict[str, Process] = field(default_factory=dict)
 
     @property
     def user(self) -> str:
         return f"system:node:{self.name}"
+
+    @property
+    def running(self) -> bool:
+        return bool(self.parts)
 
     @property
     def enter(self) -> tuple[str, ...]:
@@ -200,6 +209,10 @@ class Node:
             file = self.folder / "sysctl" / key
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(Path("/proc/sys", key).read_bytes())
+        if self.cores:
+            (self.folder / "sys" / "node").mkdir(parents=True, exist_ok=True)
+            for number in range(self.cores):
+                (self.folder / "sys" / "cpu" / f"cpu{number}").mkdir(parents=True, exist_ok=True)
         mirrors = {name: f"https://{self.registry.host}/v2/{name}" for name in REGISTRIES}
         mirrors[self.registry.host] = f"https://{self.registry.host}/v2"
         for name, mirror in mirrors.items():

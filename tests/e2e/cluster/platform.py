@@ -1,4 +1,4 @@
-"""The default platform on a cluster of real nodes, made by the bake's own scripts."""
+"""A baked platform on a cluster of real nodes, made by the bake's own scripts."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from tests.platforms import bake
 
 MIRROR = "mirror"
 REPOSITORY = Path("/run/repository")  # where a node has the working copy
-
+BEHIND_SECONDS = 3  # for which it stays known which pods are behind a Service
 
 _NAME = "app.kubernetes.io/name"
 _INSTANCE = "app.kubernetes.io/instance"
@@ -73,10 +73,12 @@ class Platform:
     sources: Sources
     processes: Processes
     record: Record
+    environment: str = "local"
     at_first: set[str] = field(default_factory=set)
     started: float = 0  # when its first command ran, in Unix seconds
     measured: dict[str, str] = field(default_factory=dict)  # what the run says at its end
     _forwards: dict[str, tuple[Process, str]] = field(default_factory=dict, repr=False)
+    _behind: dict[str, tuple[float, list[str]]] = field(default_factory=dict, repr=False)
 
     @property
     def team(self) -> str:
@@ -110,10 +112,17 @@ class Platform:
             "WORKING_COPY": str(REPOSITORY),
         }
 
-    def up(self) -> None:
-        """Bring the platform up, as `make up` does on a cluster that is there."""
+    def up(self, *given: Manifest) -> None:
+        """Bring the platform up by the README's commands; ``given`` is what docs/operations.md asks the team for."""
         self.started = time.time()
-        self.script("up", timeout=900)
+        if self.environment == "local":
+            self.script("up", timeout=900)
+        else:
+            more = ("-auto-approve", "-input=false", "-no-color", "-var", f"working_copy={REPOSITORY}")
+            self.script("terraform", self.environment, "apply", *more)
+            self.cluster.kube.apply(given)
+            self.script("secrets", self.environment)
+            self.argocd.wait_synced(timeout=900)
         self.measured["seconds from an empty cluster to all Healthy"] = f"{time.time() - self.started:.0f}"
 
     def mount(self, node: Node) -> None:
@@ -160,17 +169,40 @@ class Platform:
         assert done.stdout, done.stderr
         return dict(json.loads(done.stdout))
 
-    def url(self, service: str, port: int, namespace: str = "observability") -> str:
-        """Return where a Service answers on this machine; a port-forward that ended with its pod is made anew."""
-        process, url = self._forwards.get(service, (None, ""))
+    def url(self, service: str, port: int) -> str:
+        """Return where a pod behind a Service of observability, on a node that runs, answers on this machine."""
+        return self.urls(service, port)[0]
+
+    def urls(self, service: str, port: int) -> list[str]:
+        """Return where each such pod answers; a port-forward that ended is made anew."""
+        at, pods = self._behind.get(service, (0.0, []))
+        if time.monotonic() - at > BEHIND_SECONDS:
+            pods = wait_until(lambda: self._ready_behind(service), f"a pod of {service} is ready", 90, 0.5)
+            self._behind[service] = time.monotonic(), pods
+        return [self._forward(pod, port) for pod in pods]
+
+    def _ready_behind(self, service: str) -> list[str]:
+        found = self.cluster.kube.get("service", service, "observability")
+        assert found, f"no Service {service}"
+        selector = ",".join(f"{key}={value}" for key, value in found["spec"]["selector"].items())
+        return sorted(
+            pod["metadata"]["name"]
+            for pod in self.cluster.kube.list("pods", "observability", selector)
+            if "deletionTimestamp" not in pod["metadata"]
+            and all(it["ready"] for it in pod["status"].get("containerStatuses", [{"ready": False}]))
+            and self.cluster.nodes[pod["spec"]["nodeName"]].running
+        )
+
+    def _forward(self, pod: str, port: int) -> str:
+        process, url = self._forwards.get(pod, (None, ""))
         if not process or not process.running:
             local = free_port()
-            forward = ("-n", namespace, "port-forward", f"service/{service}", f"{local}:{port}")
+            forward = ("-n", "observability", "port-forward", f"pod/{pod}", f"{local}:{port}")
             kubectl = (tool("kubernetes", "kubectl"), "--kubeconfig", self.cluster.kube.kubeconfig)
-            process = self.processes.start(f"forward-{service}", [*kubectl, *forward])
+            process = self.processes.start(f"forward-{pod}", [*kubectl, *forward])
             url = f"http://{LOOPBACK}:{local}"
-            self._forwards[service] = process, url
-            wait_until(lambda: socket.create_connection((LOOPBACK, local), 1), f"{service} is forwarded", 20).close()
+            self._forwards[pod] = process, url
+            wait_until(lambda: socket.create_connection((LOOPBACK, local), 1), f"{pod} is forwarded", 20).close()
         return url
 
     def cluster_scoped(self) -> set[str]:
@@ -191,8 +223,8 @@ class Platform:
         return any(name.rsplit("/", 1)[-1].split(":")[0] == image for name in self.sources.of("stand-in"))
 
     def overlay(self, folder: str, values: dict[str, Any], message: str) -> str:
-        """Commit values for the environment local of the chart in ``folder``, and return the commit's id."""
-        file = self.folder / folder / "values-local.yaml"
+        """Commit values for the environment of the chart in ``folder``, and return the commit's id."""
+        file = self.folder / folder / f"values-{self.environment}.yaml"
         old = yaml.safe_load(file.read_text()) if file.is_file() else None
         file.write_text(yaml.safe_dump(charts.merge(old or {}, values)))
         return self.commit(message)
@@ -214,27 +246,29 @@ def _mebibytes(container: Manifest, kind: str) -> int:
     return int(text[:-2]) * {"Mi": 1, "Gi": 1024}[text[-2:]]
 
 
-def prepare(folder: Path, cluster: Cluster, processes: Processes, **answers: object) -> Platform:
+def prepare(
+    folder: Path, cluster: Cluster, processes: Processes, environment: str = "local", **answers: object
+) -> Platform:
     """Bake a platform below ``folder``, fill the registry with its charts and images, and mount it into every node."""
     registry = cluster.registry
     baked = bake({"chart_registry": f"{registry.host}/{MIRROR}", **answers}, folder)
     git(baked, "init", "--quiet", "-b", "main")
     record = Record([*cluster.nodes.values()], "*_flask-app-*", folder.parent / "record")
-    made = Platform(baked, cluster, Sources(baked, registry), processes, record)
+    made = Platform(baked, cluster, Sources(baked, registry), processes, record, environment)
     made.commit("Scaffold the platform")
     made.at_first = made.cluster_scoped()
     registry.push_charts(packages(charts.pinned_charts(baked), folder / "packages"), MIRROR)
-    made.sources.provide(images(baked, registry))
+    made.sources.provide(images(baked, registry, environment))
     for node in cluster.nodes.values():
         made.mount(node)
     return made
 
 
-def images(platform: Path, registry: Registry) -> set[str]:
-    """Return the names of all images that the manifests of the environment local ask for."""
-    components = render(platform, "local", platform.parent / "rendered", registry.trust)
+def images(platform: Path, registry: Registry, environment: str) -> set[str]:
+    """Return the names of all images that the manifests of an environment ask for."""
+    components = render(platform, environment, platform.parent / "rendered", registry.trust)
     manifests = [manifest for found in components.values() for manifest in found]
-    for release in releases(platform, "local"):
+    for release in releases(platform, environment):
         if not release.name.startswith("argocd-app-"):
             manifests += release.manifests(registry.trust)
     return charts.images(manifests)

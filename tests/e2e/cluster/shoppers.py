@@ -88,11 +88,11 @@ class Record:
     def __exit__(self, *_: object) -> None:
         self._over.set()
 
-    def requests(self) -> list[Request]:
-        """Return every request that was served, by the app's own log, in no particular order."""
+    def requests(self, pod: str = "") -> list[Request]:
+        """Return every request that was served (by one pod), by the app's own log, in no particular order."""
         return [
             request
-            for file in sorted(self.folder.iterdir())
+            for file in sorted(self.folder.glob(f"*_{pod}_*" if pod else "*"))
             for request in requests_in(file.read_text(errors="replace"))
         ]
 

@@ -3,7 +3,7 @@
 1. An archive in the folder ``E2E_IMAGES`` (docker's format; its manifest names the image).
 2. Built here: Thanos, Alertmanager, the collector, Argo CD with git, Helm and Redis, from what the toolchain builds; the app
    from its own Dockerfile; auto-instrumentation, at the versions of the operator's image, and Locust from
-   PyPI; busybox from Debian.
+   PyPI; busybox and HAProxy from Debian.
 3. The public registry that the name says, where this machine reaches it.
 4. A stand-in, which the run names.
 """
@@ -35,7 +35,7 @@ from tests.e2e.toolchain import module_dir, tool
 from tests.platforms import ROOT
 
 SUITE = "trixie"  # Debian's release: Python is of the minor version that the app's Dockerfile names
-_PACKAGES = "busybox-static,ca-certificates,git,gpg,gpg-agent,python3-venv,redis-server,tini"
+_PACKAGES = "busybox-static,ca-certificates,git,gpg,gpg-agent,haproxy,python3-venv,redis-server,tini"
 _PYTHON = "3.13"
 _ARGOCD = (
     *("application-controller", "applicationset-controller", "cmp-server", "commit-server", "dex", "k8s-auth"),
@@ -164,9 +164,10 @@ class Sources:
             "autoinstrumentation-python": self._instrumentation,
             "busybox": busybox,
             "checkout-simulator": lambda: AppImage(self.platform / "app"),
+            "haproxy": haproxy,
             "locust": self._locust,
             "opentelemetry-collector-k8s": self._collector,
-            "redis": lambda: Image(lambda layer: None, ["redis-server"], user="999", base=system() / "layer.tar"),
+            "redis": redis,
             "thanos": lambda: program(tool("thanos"), user="1001"),
         }
 
@@ -249,6 +250,20 @@ class AppImage:
 
 
 _USERS = "root:x:0:0:root:/root:/bin/bash\nargocd:x:999:999::/home/argocd:/bin/sh\n"
+
+
+def haproxy() -> Image:
+    """Return an image of HAProxy, which finds its configuration where the official image has it."""
+    entry = ["haproxy", "-W", "-db", "-f", "/usr/local/etc/haproxy/haproxy.cfg"]
+    # Debian's programs for servers are not on the path of `Image`.
+    fill: Callable[[Layer], None] = lambda layer: layer.link("/usr/local/bin/haproxy", "/usr/sbin/haproxy")  # noqa: E731
+    return Image(fill, entry, user="99", base=system() / "layer.tar")
+
+
+def redis() -> Image:
+    """Return an image of Redis, which is a sentinel by that name."""
+    fill: Callable[[Layer], None] = lambda layer: layer.link("/usr/bin/redis-sentinel", "redis-server")  # noqa: E731
+    return Image(fill, ["redis-server"], user="999", base=system() / "layer.tar")
 
 
 def busybox() -> Image:

@@ -147,14 +147,15 @@ def end_app(platform: Platform, telemetry: Telemetry, node: Node, end: Callable[
         telemetry.kept(newer(exported, before))
         end(victim)
         wait_until(lambda: victim.ended, "the app is gone", 60, 0.1)
-        telemetry.ended.append(time.time())
+        telemetry.ended.append((victim.pod, time.time()))
         unknown = newer(platform.record.requests(), exported)
         ready_again(platform, "app", victim.id)
         served_more(platform)
     told = platform.record.requests()
     later = newer(told, [*exported, *unknown])
     telemetry.kept(later)
-    wait_until(lambda: telemetry.counted(telemetry.ended[-1]) == len(later), "the later ones are counted", 60, 1)
+    _, moment = telemetry.ended[-1]
+    wait_until(lambda: telemetry.counted(moment) == len(later), "the later ones are counted", 60, 1)
     lost = len(told) - telemetry.counted() - telemetry.lost
     assert 0 <= lost <= len(unknown)
     telemetry.lost += lost
@@ -219,12 +220,12 @@ def test_operator_is_away_while_the_app_scales(platform: Platform) -> None:
 
 def test_reboot(platform: Platform, telemetry: Telemetry, node: Node) -> None:
     """A node that loses its power comes back with its volumes: all that was counted before is there."""
-    before, counted = platform.record.requests(), telemetry.counted()
+    before, counted, app = platform.record.requests(), telemetry.counted(), one(platform, "app")
     node.kill()
-    telemetry.ended.append(time.time())
+    telemetry.ended.append((app.pod, end := time.time()))
     platform.cluster.boot(node)
     platform.mount(node)
-    started_again(platform, telemetry.ended[-1])
+    started_again(platform, end)
     platform.argocd.wait_synced(timeout=300)
     wait_until(lambda: telemetry.counted() == counted, "the old counts are back", 120, 1)
     with shoppers(node, app_url(platform)) as seen:

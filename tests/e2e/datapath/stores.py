@@ -241,6 +241,11 @@ class TraceStore(HttpService, TraceServiceServicer):
             self.refused += not takes
         if not takes:
             self._refuse(context)
+        self.keep(request)
+        return ExportTraceServiceResponse()
+
+    def keep(self, request: ExportTraceServiceRequest) -> None:
+        """Take over the spans of a request."""
         with self._lock:
             for resource in request.resource_spans:
                 for scope in resource.scope_spans:
@@ -249,7 +254,6 @@ class TraceStore(HttpService, TraceServiceServicer):
                             continue
                         # A resent batch brings the same span again: the id keeps it one.
                         self._traces[span.trace_id.hex()][span.span_id.hex()] = (resource.resource, scope.scope, span)
-        return ExportTraceServiceResponse()
 
     def get(self, path: str, query: dict[str, str]) -> object:
         if path == "/ready":

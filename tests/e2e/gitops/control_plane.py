@@ -44,6 +44,8 @@ class Site:
     services: str = "10.96.0.0/16"
     # Names that log in with a token, and the group that each belongs to.
     users: tuple[tuple[str, str], ...] = (("admin", "system:masters"),)
+    # For how long a node may say nothing before its pods count as gone. A busy machine is no lost node.
+    patience: str = "5m"
 
     @property
     def private(self) -> bool:
@@ -104,6 +106,8 @@ def start(processes: Processes, folder: Path, site: Site = Site()) -> Path:
     pairs["kubelet-client"] = authority.issue_cert(
         "localhost", common_name="kube-apiserver", organization_name="system:masters"
     )
+    # As whom it forwards calls of an aggregated API.
+    pairs["front-proxy"] = authority.issue_cert("localhost", common_name="front-proxy")
     for name, pair in pairs.items():
         pair.private_key_pem.write_to_path(folder / f"{name}.key")
         pair.cert_chain_pems[0].write_to_path(folder / f"{name}.crt")
@@ -140,6 +144,13 @@ def start(processes: Processes, folder: Path, site: Site = Site()) -> Path:
             f"--kubelet-client-certificate={folder / 'kubelet-client.crt'}",
             f"--kubelet-client-key={folder / 'kubelet-client.key'}",
             "--kubelet-preferred-address-types=InternalIP",
+            f"--proxy-client-cert-file={folder / 'front-proxy.crt'}",
+            f"--proxy-client-key-file={folder / 'front-proxy.key'}",
+            f"--requestheader-client-ca-file={folder / 'ca.crt'}",
+            "--requestheader-allowed-names=front-proxy",
+            "--requestheader-username-headers=X-Remote-User",
+            "--requestheader-group-headers=X-Remote-Group",
+            "--requestheader-extra-headers-prefix=X-Remote-Extra-",
             "--allow-privileged=true",  # admission, not this switch, is what the tests are about
             # A loopback address is no valid endpoint.
             *(["--endpoint-reconciler-type=none"] if site.private else [f"--advertise-address={site.address}"]),
@@ -166,7 +177,7 @@ def start(processes: Processes, folder: Path, site: Site = Site()) -> Path:
             f"--root-ca-file={folder / 'ca.crt'}",
             "--enable-hostpath-provisioner=true",
             "--leader-elect=false",
-            "--node-monitor-grace-period=5m",  # a busy machine is no lost node
+            f"--node-monitor-grace-period={site.patience}",
             "--secure-port=0",
         ],
     )
