@@ -46,9 +46,10 @@ node: .venv-e2e/.ready ## Start a cluster of NODES (1) real nodes by hand, print
 	.venv-e2e/bin/python -m tests.e2e.cluster.cluster $(NODES)
 
 .PHONY: bench
-bench: .venv-e2e/.ready ## Measure the data path; writes docs/benchmarks/
+bench: .venv-e2e/.ready ## Measure the data path and, as root, the first minutes in containers; writes docs/benchmarks/
 	.venv-e2e/bin/python -m tests.e2e.datapath.prepare >/dev/null
 	.venv-e2e/bin/python -m tests.e2e.datapath.bench
+	.venv-e2e/bin/python -m tests.e2e.cluster.bench
 
 .PHONY: pictures
 pictures: .venv-e2e/.ready ## Draw the terminal pictures of the README from real runs; writes docs/pictures/*.svg
