@@ -8,7 +8,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.e2e.cluster import elsewhere
 from tests.e2e.cluster.cluster import cluster, measure, missing
+from tests.e2e.cluster.node import Node
 from tests.e2e.cluster.objectstore import ObjectStore, let_trust, object_store
 from tests.e2e.cluster.platform import Platform, prepare
 from tests.e2e.cluster.telemetry import Telemetry
@@ -22,6 +24,11 @@ _platforms: list[Platform] = []
 
 def pytest_sessionstart() -> None:
     """End at once where no node can run, with what is missing: a suite that skips itself proves nothing."""
+    try:
+        if elsewhere.named():
+            return
+    except ValueError as error:
+        pytest.exit(str(error), returncode=3)
     if problems := missing():
         pytest.exit("no node can run on this machine, which lacks\n  " + "\n  ".join(problems), returncode=3)
 
@@ -61,8 +68,15 @@ def _whole(platform: Platform) -> Platform:
 
 @pytest.fixture(scope="session")
 def platform(upstream: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
-    """The default platform, environment local, on one node: every Application Synced and Healthy."""
+    """The default platform, environment local, on one node: every Application Synced and Healthy.
+
+    With ``E2E_KUBECONFIG`` it is one that runs already, on somebody else's nodes.
+    """
     folder = tmp_path_factory.mktemp("cluster")
+    if elsewhere.named():
+        with Processes(folder / "logs") as processes:
+            yield elsewhere.platform(processes)
+        return
     with cluster(folder / "cluster") as running, Processes(folder / "logs") as processes:
         made = _whole(prepare(folder / "platform", running, processes))
         with made.record:
@@ -73,6 +87,8 @@ def platform(upstream: None, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 @pytest.fixture(scope="module")
 def production(upstream: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Platform, ObjectStore]]:
     """A platform with an S3 of its own, environment production, on three nodes: Synced and Healthy."""
+    if elsewhere.named():
+        pytest.skip("needs three nodes that this suite started: E2E_KUBECONFIG names a cluster of somebody else's")
     folder = tmp_path_factory.mktemp("production")
     host = S3_LOCATION.partition(":")[0]
     with (
@@ -91,6 +107,14 @@ def production(upstream: None, tmp_path_factory: pytest.TempPathFactory) -> Iter
         with made.record:
             made.up({"apiVersion": "v1", "kind": "Secret", "metadata": about, "stringData": store.key})
             yield made, store
+
+
+@pytest.fixture(scope="session")
+def nodes(platform: Platform) -> dict[str, Node]:
+    """The nodes of the platform, for tests that look behind the API or change the platform's repository."""
+    if not platform.cluster.nodes:
+        pytest.skip("needs nodes that this suite started: E2E_KUBECONFIG names a cluster of somebody else's")
+    return platform.cluster.nodes
 
 
 @pytest.fixture(scope="session")

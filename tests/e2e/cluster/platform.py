@@ -74,6 +74,7 @@ class Platform:
     processes: Processes
     record: Record
     environment: str = "local"
+    context: str = "e2e"  # of the kubeconfig
     at_first: set[str] = field(default_factory=set)
     started: float = 0  # when its first command ran, in Unix seconds
     measured: dict[str, str] = field(default_factory=dict)  # what the run says at its end
@@ -104,9 +105,9 @@ class Platform:
         path = [str(tool("kubernetes", "kubectl").parent), str(tool("helm").parent), os.environ["PATH"]]
         return {
             **os.environ,
-            **self.cluster.registry.trust,
+            **(self.cluster.registry.trust if self.cluster.nodes else {}),
             "KUBECONFIG": str(self.cluster.kube.kubeconfig),
-            "KUBE_CONTEXT": "e2e",
+            "KUBE_CONTEXT": self.context,
             "PATH": os.pathsep.join(path),
             "TF_CLI_CONFIG_FILE": str(config),
             "WORKING_COPY": str(REPOSITORY),
@@ -133,7 +134,7 @@ class Platform:
     def memory(self) -> dict[str, tuple[int, int, int]]:
         """Return what each pod outside of kube-system uses, asks for and may have at most, in MiB."""
         used: dict[str, int] = {}
-        for node in self.cluster.nodes:
+        for node in (it["metadata"]["name"] for it in self.cluster.kube.list("nodes")):
             said = json.loads(self.cluster.kube.run("get", "--raw", f"/api/v1/nodes/{node}/proxy/stats/summary"))
             used |= {it["podRef"]["uid"]: it["memory"].get("workingSetBytes", 0) >> 20 for it in said["pods"]}
         return {
@@ -184,13 +185,14 @@ class Platform:
     def _ready_behind(self, service: str) -> list[str]:
         found = self.cluster.kube.get("service", service, "observability")
         assert found, f"no Service {service}"
+        stopped = {name for name, node in self.cluster.nodes.items() if not node.running}
         selector = ",".join(f"{key}={value}" for key, value in found["spec"]["selector"].items())
         return sorted(
             pod["metadata"]["name"]
             for pod in self.cluster.kube.list("pods", "observability", selector)
             if "deletionTimestamp" not in pod["metadata"]
             and all(it["ready"] for it in pod["status"].get("containerStatuses", [{"ready": False}]))
-            and self.cluster.nodes[pod["spec"]["nodeName"]].running
+            and pod["spec"]["nodeName"] not in stopped
         )
 
     def _forward(self, pod: str, port: int) -> str:

@@ -15,11 +15,18 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.cluster.cluster import DNS_IMAGE, cluster
+from tests.e2e.cluster.cluster import DNS_IMAGE, cluster, missing
 from tests.e2e.cluster.node import CGROUPS, MACHINE_SYSCTLS, run
 from tests.e2e.gitops.kube import Kube
 from tests.e2e.processes import NotReady, wait_until
 from tests.platforms import ROOT
+
+
+@pytest.fixture(scope="module", autouse=True)
+def here() -> None:
+    """Skip where no node can run; the session would have ended, did it not go on with somebody else's cluster."""
+    if problems := missing():
+        pytest.skip(f"no node can run on this machine, which lacks {'; '.join(problems)}")
 
 
 def trace() -> dict[str, set[str]]:

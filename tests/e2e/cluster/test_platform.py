@@ -12,6 +12,7 @@ from functools import partial
 
 import pytest
 
+from tests.e2e.cluster.node import Node
 from tests.e2e.cluster.packets import connections, listening, namespaces, running
 from tests.e2e.cluster.platform import Platform
 from tests.e2e.cluster.telemetry import Telemetry
@@ -63,6 +64,7 @@ def test_every_warning_is_explained(platform: Platform) -> None:
     assert strange == []
 
 
+@pytest.mark.usefixtures("nodes")
 def test_every_image_is_one_that_the_manifests_name(platform: Platform) -> None:
     """The node has no way to another registry; what runs came under a name that the rendered charts ask for."""
     platform_pods = [pod for pod in platform.pods() if pod["metadata"]["namespace"] != "kube-system"]
@@ -97,10 +99,10 @@ def test_admission_enforces_what_a_namespace_claims(platform: Platform) -> None:
         assert "violate" not in said
 
 
-def test_policies_hold_by_packets(platform: Platform) -> None:
+def test_policies_hold_by_packets(platform: Platform, nodes: dict[str, Node]) -> None:
     """A connection opens exactly where the policies allow it: every pod to every port on which another listens."""
     kube = platform.cluster.kube
-    (node,) = platform.cluster.nodes.values()
+    (node,) = nodes.values()
     found = running(platform.pods())
     network = Network(tuple(kube.list("networkpolicies")))
     inside = namespaces(node)
@@ -173,8 +175,9 @@ def test_a_spike_leads_to_the_request_s_log_line(platform: Platform, telemetry: 
     assert told.duration_ms / 1000 == pytest.approx(found.seconds, abs=0.1)
     wait_until(lambda: telemetry.has_trace(found.trace_id), "its trace", 30)
     assert wait_until(lambda: telemetry.lines(found.trace_id), "its log line", 30) == {(found.trace_id, told.line)}
-    first = min(it.time for it in telemetry.exemplars(platform.started, time.time()))
-    platform.measured["seconds from an empty cluster to the first exemplar"] = f"{first - platform.started:.0f}"
+    if platform.started:
+        first = min(it.time for it in telemetry.exemplars(platform.started, time.time()))
+        platform.measured["seconds from an empty cluster to the first exemplar"] = f"{first - platform.started:.0f}"
 
 
 def test_no_pod_reaches_its_limit(platform: Platform) -> None:

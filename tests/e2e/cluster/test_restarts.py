@@ -21,7 +21,7 @@ OUTAGE_SECONDS = 60
 
 
 @pytest.fixture(scope="module", autouse=True)
-def quiet(platform: Platform) -> None:
+def quiet(platform: Platform, nodes: dict[str, Node]) -> None:
     """Only the tests' own shoppers shop, by a commit: counts can then be exact."""
     revision = platform.overlay("platform-apps/load-generator", {"enabled": False}, "No load")
     platform.argocd.refresh("load-generator")
@@ -38,8 +38,8 @@ def whole_again(platform: Platform, telemetry: Telemetry) -> Iterator[None]:
 
 
 @pytest.fixture
-def node(platform: Platform) -> Node:
-    (only,) = platform.cluster.nodes.values()
+def node(nodes: dict[str, Node]) -> Node:
+    (only,) = nodes.values()
     return only
 
 

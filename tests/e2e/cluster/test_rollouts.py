@@ -14,6 +14,7 @@ from tests.e2e.cluster.platform import Platform
 from tests.e2e.processes import wait_until
 
 DASHBOARD = "checkout-red"
+pytestmark = pytest.mark.usefixtures("nodes")
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.e2e.cluster.platform import Platform
 
 
+@pytest.mark.usefixtures("nodes")
 def test_destroy_leaves_nothing(platform: Platform) -> None:
     """`make destroy`: no namespace, CRD, webhook or cluster role of the platform is there afterwards."""
     platform.script("destroy", "local", "-auto-approve", timeout=600)
