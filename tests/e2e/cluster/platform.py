@@ -273,4 +273,9 @@ def images(platform: Path, registry: Registry, environment: str) -> set[str]:
     for release in releases(platform, environment):
         if not release.name.startswith("argocd-app-"):
             manifests += release.manifests(registry.trust)
-    return charts.images(manifests)
+    # Argo CD and Terraform run no tests of charts.
+    return charts.images(it for it in manifests if "test" not in _hook(it))
+
+
+def _hook(manifest: Manifest) -> str:
+    return str((manifest["metadata"].get("annotations") or {}).get("helm.sh/hook", ""))
