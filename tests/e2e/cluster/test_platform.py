@@ -1,6 +1,6 @@
 """The default platform in real containers on one node: it comes up, tells the story, and is as closed as it says.
 
-Needs charts (``UPSTREAM_CHARTS``) and the images of cert-manager and the operator (``E2E_IMAGES``); skips with that reason.
+Without the real charts (``UPSTREAM_CHARTS``) it runs on stand-ins of them, which the run names.
 """
 
 from __future__ import annotations
