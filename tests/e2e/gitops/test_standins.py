@@ -43,14 +43,14 @@ def test_thanos_gets_the_arguments_of_the_real_chart(
 
 
 def promises(manifests: list[Manifest]) -> Iterator[tuple[object, ...]]:
-    """Yield what others call by name: containers of workloads, and ports of Services."""
+    """Yield what others call by name: labels and containers of pods, and ports of Services."""
     for item in manifests:
         kind, name = item["kind"], item["metadata"]["name"]
         if kind in ("Deployment", "StatefulSet", "DaemonSet"):
-            labels = item["spec"]["template"]["metadata"]["labels"]
-            wanted = sorted((key, labels.get(key)) for key in item["spec"]["selector"]["matchLabels"])
+            for label in item["spec"]["template"]["metadata"]["labels"].items():
+                yield kind, name, *label
             for container in item["spec"]["template"]["spec"]["containers"]:
-                yield kind, name, container["name"], *wanted
+                yield kind, name, container["name"]
         elif kind == "Service":
             for port in item["spec"]["ports"]:
                 yield kind, name, item["spec"].get("clusterIP"), port["port"]
@@ -61,7 +61,7 @@ def promises(manifests: list[Manifest]) -> Iterator[tuple[object, ...]]:
     "component", ["argo-cd", *OF_WORKLOADS, *sorted({component for component, _, _ in CHART_ARGUMENTS.values()})]
 )
 def test_real_charts_keep_what_their_stand_ins_promise(folder: Path, standins: str, component: str) -> None:
-    """Each container and each port of a Service that a stand-in has is one of the real chart's, by the same names."""
+    """Each label, each container and each port of a Service that a stand-in has is the real chart's, too."""
     assert UPSTREAM_CHARTS
     made = []
     for charts in (standins, UPSTREAM_CHARTS):
