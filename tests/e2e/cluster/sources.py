@@ -228,10 +228,19 @@ class AppImage:
     app: Path
 
     def push(self, registry: Registry, name: str) -> None:
-        """Build it with buildah, which needs no daemon, on the Debian of ``system``, and push it."""
+        """Build it, unless the same sources were built before on this machine, and push it."""
+        files = [path for path in sorted(self.app.rglob("*")) if path.is_file()]
+        text = "".join(
+            f"{path.relative_to(self.app)} {hashlib.sha256(path.read_bytes()).hexdigest()}" for path in files
+        )
+        digest = hashlib.sha256(f"{system()} {text}".encode()).hexdigest()[:12]
+        push_archive(registry, toolchain.made(f"app-{digest}", "the app's image (under 1 min)", self._build), name)
+
+    def _build(self, out: Path) -> None:
+        """Build it with buildah, which needs no daemon, on the Debian of ``system``."""
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch)
-            base, out = folder / "base", folder / "app.tar"
+            base = folder / "base"
 
             def fill(layer: Layer) -> None:
                 # The build reaches PyPI as this machine does.
@@ -247,8 +256,7 @@ class AppImage:
             settings = [f"--env={key}={value}" for key, value in os.environ.items() if key in _PIP]
             base_image = f"--build-arg=PYTHON_IMAGE=oci:{base}"
             run("buildah", *store, "bud", *build, base_image, *settings, "--tag", "app", self.app)
-            run("buildah", *store, "push", "--signature-policy", policy, "app", f"docker-archive:{out}:app:built")
-            push_archive(registry, out, name)
+            run("buildah", *store, "push", "--signature-policy", policy, "app", f"oci:{out}")
 
 
 _USERS = "root:x:0:0:root:/root:/bin/bash\nargocd:x:999:999::/home/argocd:/bin/sh\n"
