@@ -254,10 +254,14 @@ class Platform:
 
     def overlay(self, folder: str, values: dict[str, Any], message: str) -> str:
         """Commit values for the environment of the chart in ``folder``, and return the commit's id."""
+        self.write(folder, values)
+        return self.commit(message)
+
+    def write(self, folder: str, values: dict[str, Any]) -> None:
+        """Merge values into those for the environment of the chart in ``folder``."""
         file = self.folder / folder / f"values-{self.environment}.yaml"
         old = yaml.safe_load(file.read_text()) if file.is_file() else None
         file.write_text(yaml.safe_dump(charts.merge(old or {}, values)))
-        return self.commit(message)
 
     def revert(self, revision: str) -> str:
         """Undo a commit by another, and return its id."""
