@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
+import shutil
 import ssl
 import tarfile
 import tempfile
@@ -131,7 +133,10 @@ class Image:
             self.fill(Layer(archive))
         layers = [_named(blobs / "layer")]
         if self.base:
-            (blobs / _digest(self.base)).symlink_to(self.base)
+            try:
+                os.link(self.base, blobs / _digest(self.base))
+            except OSError:  # another file system
+                shutil.copyfile(self.base, blobs / _digest(self.base))
             layers.insert(0, {"digest": f"sha256:{_digest(self.base)}", "size": self.base.stat().st_size})
         config = {
             "User": self.user,
