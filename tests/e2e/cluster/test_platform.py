@@ -23,6 +23,7 @@ from tests.e2e.processes import HTTP, wait_until
 # Warnings that a healthy start brings, by reason, and what of their message is allowed.
 EXPLAINED = {
     "CgroupV1": "",  # about the machine
+    "ClusterIPNotAllocated": "repairing",  # the API server looks for lost addresses before it has heard of a new Service
     "FailedScheduling": "no nodes available|unbound|didn't find available persistent volumes|did not have enough",
     "Unhealthy": "(Readiness|Startup) probe failed",  # not ready yet
     "FailedMount": "not found|failed to sync|Unable to attach or mount",  # a Secret that the next step makes
