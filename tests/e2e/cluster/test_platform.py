@@ -25,7 +25,8 @@ EXPLAINED = {
     "CgroupV1": "",  # about the machine
     "ClusterIPNotAllocated": "repairing",  # the API server looks for lost addresses before it has heard of a new Service
     "FailedScheduling": "no nodes available|unbound|didn't find available persistent volumes|did not have enough",
-    "Unhealthy": "(Readiness|Startup) probe failed",  # not ready yet
+    # Not ready yet, or asked before it listens; that nobody was restarted for it is a test of its own.
+    "Unhealthy": "(Readiness|Startup) probe failed|Liveness probe failed: .*connection refused",
     "FailedMount": "not found|failed to sync|Unable to attach or mount",  # a Secret that the next step makes
     "FailedCreate": "webhook",  # the app before the operator's webhook answers, or knows its Instrumentation
     "FailedToUpdateEndpoint": "",
