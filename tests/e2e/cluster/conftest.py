@@ -80,6 +80,7 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
     folder = tmp_path_factory.mktemp("cluster")
     with cluster(folder / "cluster") as running, Processes(folder / "logs") as processes:
         made = _whole(prepare(folder / "platform", running, processes))
+        made.peak_soon()
         with made.record:
             made.up()
             yield made

@@ -7,6 +7,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -34,6 +35,20 @@ from tests.platforms import bake
 
 MIRROR = "mirror"
 REPOSITORY = Path("/run/repository")  # where a node has the working copy
+PEAK_AFTER = (90, 110)  # seconds, from before the first command
+# Takes the app's folder and two numbers: prints a seed with a peak that begins so many seconds from now.
+_SEED = """
+import itertools, sys, time
+sys.path.insert(0, sys.argv[1])
+from checkout_simulator.schedule import PeakSchedule
+from checkout_simulator.settings import Settings
+first, last = (time.time() + float(seconds) for seconds in sys.argv[2:])
+it = Settings()
+for seed in itertools.count():
+    schedule = PeakSchedule(seed, it.peak_length_s, it.peak_gap_min_s, it.peak_gap_max_s)
+    if next(schedule.starts_after(first)) < last:
+        sys.exit(print(seed))
+"""
 BEHIND_SECONDS = 3  # for which it stays known which pods are behind a Service
 
 _NAME = "app.kubernetes.io/name"
@@ -154,6 +169,12 @@ class Platform:
             install(release)
         with ThreadPoolExecutor(4) as pool:
             list(pool.map(install, apps))
+
+    def peak_soon(self) -> None:
+        """Give the app a seed by which a peak begins when the platform has just come up, so that nobody waits for one."""
+        seed = run(sys.executable, "-B", "-c", _SEED, self.folder / "app", *map(str, PEAK_AFTER))
+        self.write("k8s/helm-charts/flask-app", {"settings": {"seed": int(seed)}})
+        self.commit("A peak soon")
 
     def mount(self, node: Node) -> None:
         """Let a node have the working copy, as kind's configuration does; after each boot."""

@@ -118,7 +118,7 @@ def test_policies_hold_by_packets(platform: Platform) -> None:
         return {target: target in reached for target in others}
 
     opened, denied, wrong = 0, 0, []
-    with ThreadPoolExecutor(4) as pool:
+    with ThreadPoolExecutor(12) as pool:  # each mostly waits for what is refused
         results = list(pool.map(tried, found))
     for pod, result in zip(found, results, strict=True):
         for target, reached in result.items():

@@ -17,7 +17,7 @@ from tests.e2e.processes import wait_until
 
 # Parts whose restart nobody may notice, in the order of the data path.
 RESTARTED = ("app", "collector", "router", "ingestor", "query", "tempo")
-OUTAGE_SECONDS = 20  # a kubelet renews its lease every 10
+OUTAGE_SECONDS = 15  # a kubelet renews its lease every 10
 
 
 @pytest.fixture(scope="module", autouse=True)
