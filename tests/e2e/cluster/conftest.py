@@ -18,11 +18,17 @@ from tests.e2e.processes import Processes
 
 S3_LOCATION = "s3.storage.example:9443"
 PRODUCTION_CORES = 8  # of each node: production asks for more than three times the cores of a small machine
+# What a run does without each of what it may be given.
+WITHOUT = {
+    "UPSTREAM_CHARTS": "stand-ins of the charts, and of the operator and cert-manager; no production profile",
+    "TF_PLUGIN_MIRROR": "Helm installs what Terraform works out; no make destroy",
+    "E2E_IMAGES": "images are built here, pulled where a public registry is reached, or stand-ins",
+}
 _said: list[str] = []
 _platforms: list[Platform] = []
 
 
-def pytest_sessionstart() -> None:
+def pytest_sessionstart(session: pytest.Session) -> None:
     """End at once where no node can run, with what is missing: a suite that skips itself proves nothing."""
     try:
         if elsewhere.named():
@@ -31,6 +37,10 @@ def pytest_sessionstart() -> None:
         pytest.exit(str(error), returncode=3)
     if problems := missing():
         pytest.exit("no node can run on this machine, which lacks\n  " + "\n  ".join(problems), returncode=3)
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    for name, without in WITHOUT.items():
+        if reporter:
+            reporter.write_line(f"cluster: {name} is {os.environ.get(name) or f'not set: {without}'}")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -49,15 +59,20 @@ def _say(line: str) -> None:
 
 @pytest.fixture(scope="session")
 def upstream() -> None:
-    """Skip where a platform cannot be installed."""
+    """Skip where the production profile cannot be installed."""
     if not os.environ.get("UPSTREAM_CHARTS"):
-        pytest.skip("no charts: UPSTREAM_CHARTS names no folder with the upstream charts, and stand-ins run nothing")
+        pytest.skip(
+            "no charts: UPSTREAM_CHARTS names no folder with the upstream charts, and stand-ins know no production"
+        )
     if not (os.environ.get("TF_PLUGIN_MIRROR") and shutil.which("terraform")):
         pytest.skip("no Terraform: it is not installed, or TF_PLUGIN_MIRROR names no mirror of the Helm provider")
 
 
 def _whole(platform: Platform) -> Platform:
-    """Say where the images of a platform came from, and skip where it lacks one."""
+    """Say where the charts and images of a platform came from, and skip where it lacks one."""
+    for source, real in (("real charts", True), ("stand-ins of charts", False)):
+        names = sorted(name for name, is_real in platform.charts.items() if is_real == real)
+        _say(f"{source}: {', '.join(names) or 'none'}")
     for source in ("archive", "built here", "public registry", "stand-in"):
         _say(f"{source}: {', '.join(_short(name) for name in platform.sources.of(source)) or 'no image'}")
     if lacking := platform.sources.of("nowhere"):
@@ -67,7 +82,7 @@ def _whole(platform: Platform) -> Platform:
 
 
 @pytest.fixture(scope="session")
-def platform(upstream: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
+def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
     """The default platform, environment local, on one node: every Application Synced and Healthy.
 
     With ``E2E_KUBECONFIG`` it is one that runs already, on somebody else's nodes.
@@ -79,6 +94,7 @@ def platform(upstream: None, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         return
     with cluster(folder / "cluster") as running, Processes(folder / "logs") as processes:
         made = _whole(prepare(folder / "platform", running, processes))
+        made.peak_soon()
         with made.record:
             made.up()
             yield made

@@ -5,13 +5,18 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import shutil
+import ssl
 import tarfile
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
+
+import httpx
 
 from tests.e2e.cluster.node import run
 from tests.e2e.gitops.registry import Registry
@@ -23,6 +28,21 @@ _OCI = "application/vnd.oci.image"
 def push_archive(registry: Registry, archive: Path, name: str) -> None:
     """Push an archive (docker's format) or a folder (OCI layout) under the name that a manifest asks for."""
     run(tool("crane"), "push", archive, address(registry, name), env=registry.trust)
+
+
+def share(registry: Registry, name: str, base: Path) -> None:
+    """Let an image that is about to be pushed have a layer of an earlier one, which need not be sent again then."""
+    repository = address(registry, name).removeprefix(f"{registry.host}/").rpartition(":")[0]
+    source = _shared.setdefault((registry.host, base), repository)
+    if source != repository:
+        trust = ssl.create_default_context(cafile=registry.authority)
+        query = {"mount": f"sha256:{_digest(base)}", "from": source}
+        url = f"https://{registry.host}/v2/{repository}/blobs/uploads/"
+        answer = httpx.post(url, params=query, verify=trust, trust_env=False)
+        assert answer.status_code == 201, f"{source} has no {base}: {answer.status_code} {answer.text}"
+
+
+_shared: dict[tuple[str, Path], str] = {}  # the first repository of a registry that a layer was pushed to
 
 
 def address(registry: Registry, name: str) -> str:
@@ -101,6 +121,8 @@ class Image:
         """Write the image and push it under the name that a manifest asks for."""
         with tempfile.TemporaryDirectory() as scratch:
             self.write(Path(scratch))
+            if self.base:
+                share(registry, name, self.base)
             push_archive(registry, Path(scratch), name)
 
     def write(self, out: Path) -> None:
@@ -111,8 +133,11 @@ class Image:
             self.fill(Layer(archive))
         layers = [_named(blobs / "layer")]
         if self.base:
-            shutil.copyfile(self.base, blobs / "base")
-            layers.insert(0, _named(blobs / "base"))
+            try:
+                os.link(self.base, blobs / _digest(self.base))
+            except OSError:  # another file system
+                shutil.copyfile(self.base, blobs / _digest(self.base))
+            layers.insert(0, {"digest": f"sha256:{_digest(self.base)}", "size": self.base.stat().st_size})
         config = {
             "User": self.user,
             "Env": [f"{key}={value}" for key, value in {"PATH": "/usr/local/bin:/usr/bin:/bin", **self.env}.items()],
@@ -150,10 +175,17 @@ def _blob(blobs: Path, content: object) -> dict[str, Any]:
 
 
 def _named(file: Path) -> dict[str, Any]:
+    digest, size = _sha256(file), file.stat().st_size
+    file.rename(file.with_name(digest))
+    return {"digest": f"sha256:{digest}", "size": size}
+
+
+def _sha256(file: Path) -> str:
     digest = hashlib.sha256()
     with file.open("rb") as stream:
         while chunk := stream.read(1 << 20):
             digest.update(chunk)
-    size = file.stat().st_size
-    file.rename(file.with_name(digest.hexdigest()))
-    return {"digest": f"sha256:{digest.hexdigest()}", "size": size}
+    return digest.hexdigest()
+
+
+_digest = cache(_sha256)  # of files that stay as they are

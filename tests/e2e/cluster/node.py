@@ -29,7 +29,7 @@ CNI_PLUGINS = Path("/usr/lib/cni")
 CGROUPS = Path("/sys/fs/cgroup")
 PAUSE = "registry.k8s.io/pause:3.10"
 # Registries whose names a node resolves to folders of the registry on this machine; it has no way to any other.
-REGISTRIES = ("docker.io", "ghcr.io", "quay.io", "registry.k8s.io", "public.ecr.aws", "localhost")
+REGISTRIES = ("docker.io", "ghcr.io", "quay.io", "registry.k8s.io", "public.ecr.aws", "localhost", "standin.invalid")
 QUEUE = 100
 # The kubelet insists on values of its own for these. They belong to the whole machine, so it gets files to write to.
 MACHINE_SYSCTLS = (

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import subprocess
+import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,7 +26,7 @@ from tests.e2e.gitops.argocd import ArgoCD
 from tests.e2e.gitops.kube import Manifest
 from tests.e2e.gitops.platform import git
 from tests.e2e.gitops.registry import Registry
-from tests.e2e.gitops.releases import releases
+from tests.e2e.gitops.releases import Release, releases
 from tests.e2e.gitops.rendering import render
 from tests.e2e.gitops.upstream import packages
 from tests.e2e.processes import LOOPBACK, Process, Processes, free_port, wait_until
@@ -32,6 +35,20 @@ from tests.platforms import bake
 
 MIRROR = "mirror"
 REPOSITORY = Path("/run/repository")  # where a node has the working copy
+PEAK_AFTER = (90, 110)  # seconds, from before the first command
+# Takes the app's folder and two numbers: prints a seed with a peak that begins so many seconds from now.
+_SEED = """
+import itertools, sys, time
+sys.path.insert(0, sys.argv[1])
+from checkout_simulator.schedule import PeakSchedule
+from checkout_simulator.settings import Settings
+first, last = (time.time() + float(seconds) for seconds in sys.argv[2:])
+it = Settings()
+for seed in itertools.count():
+    schedule = PeakSchedule(seed, it.peak_length_s, it.peak_gap_min_s, it.peak_gap_max_s)
+    if next(schedule.starts_after(first)) < last:
+        sys.exit(print(seed))
+"""
 BEHIND_SECONDS = 3  # for which it stays known which pods are behind a Service
 
 _NAME = "app.kubernetes.io/name"
@@ -78,6 +95,7 @@ class Platform:
     at_first: set[str] = field(default_factory=set)
     started: float = 0  # when its first command ran, in Unix seconds
     measured: dict[str, str] = field(default_factory=dict)  # what the run says at its end
+    charts: dict[str, bool] = field(default_factory=dict)  # by file name, whether each is the real one
     _forwards: dict[str, tuple[Process, str]] = field(default_factory=dict, repr=False)
     _behind: dict[str, tuple[float, list[str]]] = field(default_factory=dict, repr=False)
 
@@ -90,6 +108,11 @@ class Platform:
         """Return the running containers of a part of the platform (``PARTS``)."""
         namespace, _, selector, name = PARTS[part]
         return containers(self.cluster.kube, self.cluster.nodes, namespace or self.team, selector, name)
+
+    @property
+    def terraform(self) -> bool:
+        """Whether Terraform and its Helm provider are at hand."""
+        return bool(os.environ.get("TF_PLUGIN_MIRROR") and shutil.which("terraform"))
 
     @property
     def argocd(self) -> ArgoCD:
@@ -114,9 +137,18 @@ class Platform:
         }
 
     def up(self, *given: Manifest) -> None:
-        """Bring the platform up by the README's commands; ``given`` is what docs/operations.md asks the team for."""
+        """Bring the platform up by the README's commands; ``given`` is what docs/operations.md asks the team for.
+
+        Without Terraform's provider, Helm installs the releases that Terraform works out.
+        """
         self.started = time.time()
-        if self.environment == "local":
+        if not self.terraform:
+            self._install()
+            if given:
+                self.cluster.kube.apply(given)
+            self.script("secrets", self.environment)
+            self.argocd.wait_synced(timeout=900)
+        elif self.environment == "local":
             self.script("up", timeout=900)
         else:
             more = ("-auto-approve", "-input=false", "-no-color", "-var", f"working_copy={REPOSITORY}")
@@ -125,6 +157,25 @@ class Platform:
             self.script("secrets", self.environment)
             self.argocd.wait_synced(timeout=900)
         self.measured["seconds from an empty cluster to all Healthy"] = f"{time.time() - self.started:.0f}"
+
+    def _install(self) -> None:
+        """Install what Terraform would, in its order, and the Applications at the same time as it does."""
+        wanted = releases(self.folder, self.environment, working_copy=str(REPOSITORY))
+        apps = [release for release in wanted if release.address.startswith("module.argocd_app")]
+
+        def install(release: Release) -> None:
+            release.install(self.cluster.kube, self.cluster.registry.trust)
+
+        for release in (it for it in wanted if it not in apps):
+            install(release)
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(install, apps))
+
+    def peak_soon(self) -> None:
+        """Give the app a seed by which a peak begins when the platform has just come up, so that nobody waits for one."""
+        seed = run(sys.executable, "-B", "-c", _SEED, self.folder / "app", *map(str, PEAK_AFTER))
+        self.write("k8s/helm-charts/flask-app", {"settings": {"seed": int(seed)}})
+        self.commit("A peak soon")
 
     def mount(self, node: Node) -> None:
         """Let a node have the working copy, as kind's configuration does; after each boot."""
@@ -226,10 +277,14 @@ class Platform:
 
     def overlay(self, folder: str, values: dict[str, Any], message: str) -> str:
         """Commit values for the environment of the chart in ``folder``, and return the commit's id."""
+        self.write(folder, values)
+        return self.commit(message)
+
+    def write(self, folder: str, values: dict[str, Any]) -> None:
+        """Merge values into those for the environment of the chart in ``folder``."""
         file = self.folder / folder / f"values-{self.environment}.yaml"
         old = yaml.safe_load(file.read_text()) if file.is_file() else None
         file.write_text(yaml.safe_dump(charts.merge(old or {}, values)))
-        return self.commit(message)
 
     def revert(self, revision: str) -> str:
         """Undo a commit by another, and return its id."""
@@ -259,7 +314,9 @@ def prepare(
     made = Platform(baked, cluster, Sources(baked, registry), processes, record, environment)
     made.commit("Scaffold the platform")
     made.at_first = made.cluster_scoped()
-    registry.push_charts(packages(charts.pinned_charts(baked), folder / "packages"), MIRROR)
+    packed = packages(charts.pinned_charts(baked), folder / "packages")
+    registry.push_charts(packed, MIRROR)
+    made.charts = {package.stem: real for package, real in packed.items()}
     made.sources.provide(images(baked, registry, environment))
     for node in cluster.nodes.values():
         made.mount(node)

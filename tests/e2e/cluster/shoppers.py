@@ -54,7 +54,7 @@ class Seen:
 
 
 @contextmanager
-def shoppers(node: Node, url: str, count: int = 3) -> Iterator[Seen]:
+def shoppers(node: Node, url: str, count: int = 5) -> Iterator[Seen]:
     """Send requests from a node's network until the block ends."""
     seen = Seen()
     command = [*node.enter, sys.executable, "-c", _SHOP, url, str(count)]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import httpx
+
 from tests.e2e.cluster.platform import Platform
 from tests.e2e.cluster.shoppers import newer
 from tests.e2e.datapath.query import Exemplar, Thanos
@@ -46,8 +48,8 @@ class Telemetry:
         """Return the exemplars of the request durations."""
         return self.thanos.exemplars("http_server_request_duration_seconds", start, end)
 
-    def has_trace(self, trace_id: str) -> bool:
-        return HTTP.get(f"{self.platform.url('tempo', 3200)}/api/traces/{trace_id}").status_code == 200
+    def has_trace(self, trace_id: str, http: httpx.Client = HTTP) -> bool:
+        return http.get(f"{self.platform.url('tempo', 3200)}/api/traces/{trace_id}").status_code == 200
 
     def lines(self, *trace_ids: str) -> set[tuple[str, str]]:
         """Return the app's log lines of some traces, each with its trace.
@@ -84,7 +86,8 @@ class Telemetry:
         without_trace, without_line = list(told), list(told)
 
         def kept() -> bool:
-            without_trace[:] = [request for request in without_trace if not self.has_trace(request.trace_id)]
+            with httpx.Client(trust_env=False, timeout=30) as http:  # one connection for all of them
+                without_trace[:] = [request for request in without_trace if not self.has_trace(request.trace_id, http)]
             assert not without_trace, f"{len(without_trace)} of {len(told)} have no trace: {without_trace[:3]}"
             lines: set[tuple[str, str]] = set()
             for first in range(0, len(without_line), AT_ONCE):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 
@@ -97,32 +97,46 @@ def served_more(platform: Platform, count: int = 15) -> None:
     wait_until(lambda: len(platform.record.requests()) >= before + count, f"{count} more requests", 90, 0.5)
 
 
-@pytest.mark.parametrize("part", RESTARTED)
-def test_rolling_restart(platform: Platform, telemetry: Telemetry, node: Node, part: str) -> None:
-    """Nothing is lost, and no request fails."""
-    before, (namespace, workload, _, _) = telemetry.settle(), PARTS[part]
-    kube = platform.cluster.kube
+def one_after_another(
+    platform: Platform, telemetry: Telemetry, node: Node, parts: Sequence[str], disturb: Callable[[str], None]
+) -> None:
+    """Disturb one part after the other while shoppers shop: nothing may be lost, and no request may fail.
+
+    The next part is disturbed as soon as requests are served again, so its predecessor may still be catching up. What was
+    lost is told with its time, and the times of the parts are printed.
+    """
+    before = telemetry.settle()
     with shoppers(node, app_url(platform)) as seen:
         served_more(platform)
-        kube.run("-n", namespace or platform.team, "rollout", "restart", workload)
-        kube.run("-n", namespace or platform.team, "rollout", "status", workload, "--timeout=110s")
-        served_more(platform)
+        for part in parts:
+            print(f"{time.strftime('%X')} {part}")
+            disturb(part)
+            served_more(platform)
     assert seen.failed == {}
-    assert len(newer(platform.record.requests(), before)) == sum(seen.answers.values()) >= 30
-    assert len(telemetry.nothing_lost(before)) >= 15
+    assert len(newer(platform.record.requests(), before)) == sum(seen.answers.values()) >= 15 * (len(parts) + 1)
+    assert len(telemetry.nothing_lost(before)) == sum(seen.answers.values())
 
 
-@pytest.mark.parametrize("part", RESTARTED[1:])
-def test_killed(platform: Platform, telemetry: Telemetry, node: Node, part: str) -> None:
-    """A SIGKILL of a part of the platform loses nothing, and no request of the app notices."""
-    before, victim = telemetry.settle(), one(platform, part)
-    with shoppers(node, app_url(platform)) as seen:
-        served_more(platform)
+def test_rolling_restarts(platform: Platform, telemetry: Telemetry, node: Node) -> None:
+    """A rollout of each part: nothing is lost, and no request fails."""
+
+    def restart(part: str) -> None:
+        namespace, workload, _, _ = PARTS[part]
+        for verb in (("restart", workload), ("status", workload, "--timeout=110s")):
+            platform.cluster.kube.run("-n", namespace or platform.team, "rollout", *verb)
+
+    one_after_another(platform, telemetry, node, RESTARTED, restart)
+
+
+def test_killed(platform: Platform, telemetry: Telemetry, node: Node) -> None:
+    """A SIGKILL of each part of the platform loses nothing, and no request of the app notices."""
+
+    def kill(part: str) -> None:
+        victim = one(platform, part)
         victim.kill()
         ready_again(platform, part, victim.id)
-        served_more(platform)
-    assert seen.failed == {}
-    assert len(telemetry.nothing_lost(before)) >= 15
+
+    one_after_another(platform, telemetry, node, RESTARTED[1:], kill)
 
 
 def end_app(platform: Platform, telemetry: Telemetry, node: Node, end: Callable[[Container], None]) -> None:

@@ -74,19 +74,28 @@ CHANGES = {
 }
 
 
-@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
-def test_a_commit_rolls_out_and_its_revert_rolls_back(platform: Platform, change: Change) -> None:
-    """What Argo CD calls Synced at that commit is what the running program has; the revert brings the old state back."""
-    before = change.runs(platform)
-    assert before != change.wanted
-    revision = platform.overlay(change.folder, change.values, "A change")
-    platform.argocd.refresh(change.component)
-    platform.argocd.wait_synced(change.component, revision=revision, timeout=180)
-    wait_until(lambda: change.runs(platform) == change.wanted, "the change runs", 120, 1)
-    revision = platform.revert(revision)
-    platform.argocd.refresh(change.component)
-    platform.argocd.wait_synced(change.component, revision=revision, timeout=180)
-    wait_until(lambda: change.runs(platform) == before, "the old state runs", 120, 1)
+def follow(platform: Platform, revision: str, wanted: dict[str, object]) -> None:
+    """Wait until Argo CD calls every changed component Synced at a commit, and each runs what is wanted of it."""
+    components = [change.component for change in CHANGES.values()]
+    platform.argocd.refresh(*components)
+    platform.argocd.wait_synced(*components, revision=revision, timeout=180)
+
+    def runs() -> bool:
+        assert {name: change.runs(platform) for name, change in CHANGES.items()} == wanted
+        return True
+
+    wait_until(runs, "what was committed runs", 120, 1)
+
+
+def test_a_commit_rolls_out_and_its_revert_rolls_back(platform: Platform) -> None:
+    """What Argo CD calls Synced at that commit is what the running programs have; the revert brings the old state back."""
+    before = {name: change.runs(platform) for name, change in CHANGES.items()}
+    for name, change in CHANGES.items():
+        assert before[name] != change.wanted
+        platform.write(change.folder, change.values)
+    revision = platform.commit("A change of three components")
+    follow(platform, revision, {name: change.wanted for name, change in CHANGES.items()})
+    follow(platform, platform.revert(revision), before)
 
 
 def test_a_dashboard_rolls_out(platform: Platform) -> None:

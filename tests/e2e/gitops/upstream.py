@@ -1,6 +1,7 @@
 """The upstream charts of a bake, as packages: the real ones where the folder ``UPSTREAM_CHARTS`` has them, else stand-ins.
 
-A stand-in has a chart's name and version and renders the workloads, Services and kinds that the platform relies on, no more.
+A stand-in has a chart's name and version and renders the workloads, Services and kinds that the platform relies on, no more. Where
+the cluster suite runs its containers, these have the arguments and files that the real chart would give them.
 """
 
 from __future__ import annotations
@@ -20,10 +21,11 @@ from tests.e2e.toolchain import tool
 STANDINS = Path(__file__).parent / "standins"
 
 
-def packages(charts: Iterable[tuple[str, str]], folder: Path) -> dict[Path, bool]:
+def packages(
+    charts: Iterable[tuple[str, str]], folder: Path, source: str | None = os.environ.get("UPSTREAM_CHARTS")
+) -> dict[Path, bool]:
     """Return the packages of these charts, and whether each is the real one; stand-ins are made in ``folder``."""
     folder.mkdir(parents=True, exist_ok=True)
-    source = os.environ.get("UPSTREAM_CHARTS")
     packed = {}
     for name, version in sorted(charts):
         package = Path(source or folder) / f"{name}-{version}.tgz"
