@@ -54,10 +54,11 @@ class Seen:
 
 
 @contextmanager
-def shoppers(node: Node, url: str, count: int = 5) -> Iterator[Seen]:
-    """Send requests from a node's network until the block ends."""
+def shoppers(node: Node, url: str, count: int = 5, namespace: str = "") -> Iterator[Seen]:
+    """Send requests from a node's network, or that of a pod on it (``packets.namespaces``), until the block ends."""
     seen = Seen()
-    command = [*node.enter, sys.executable, "-c", _SHOP, url, str(count)]
+    inside = ("nsenter", f"--net={namespace}") if namespace else ()
+    command = [*node.enter, *inside, sys.executable, "-c", _SHOP, url, str(count)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         try:
             yield seen

@@ -17,10 +17,11 @@ import pytest
 
 from scripts import charts
 from tests.e2e.cluster.cluster import Cluster
-from tests.e2e.cluster.node import Node
+from tests.e2e.cluster.node import PAUSE, Node
 from tests.e2e.cluster.objectstore import ObjectStore
+from tests.e2e.cluster.packets import namespaces
 from tests.e2e.cluster.platform import PARTS, Platform
-from tests.e2e.cluster.shoppers import newer, shoppers
+from tests.e2e.cluster.shoppers import Seen, newer, shoppers
 from tests.e2e.cluster.telemetry import Telemetry
 from tests.e2e.datapath.query import Thanos
 from tests.e2e.datapath.traffic import SERVED
@@ -51,6 +52,34 @@ def pods(platform: Platform, part: str) -> list[Manifest]:
     return [pod for pod in platform.pods(PARTS[part][2]) if "deletionTimestamp" not in pod["metadata"]]
 
 
+def shopper(node: Node) -> Manifest:
+    """Return a pod beside the app, on a node: policies let its network shop."""
+    container = {
+        "name": "it",
+        "image": PAUSE,
+        "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+    }
+    spec = {
+        "nodeName": node.name,
+        "securityContext": {"runAsNonRoot": True, "runAsUser": 65532, "seccompProfile": {"type": "RuntimeDefault"}},
+        "containers": [container],
+    }
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": f"shopper-{node.name}"}, "spec": spec}
+
+
+@contextmanager
+def shopping(platform: Platform, on: str, count: int = 3) -> Iterator[Seen]:
+    """Shop from a pod on a node until the block ends."""
+    pod = platform.cluster.kube.get("pod", f"shopper-{on}", platform.team)
+    service = platform.cluster.kube.get("service", "flask-app", platform.team)
+    assert pod
+    assert service
+    node = platform.cluster.nodes[on]
+    url = f"http://{service['spec']['clusterIP']}/checkout"
+    with shoppers(node, url, count, namespaces(node)[pod["status"]["podIP"]]) as seen:
+        yield seen
+
+
 def ready(pod: Manifest) -> bool:
     conditions = pod["status"].get("conditions", [])
     return any(it["type"] == "Ready" and it["status"] == "True" for it in conditions)
@@ -74,12 +103,6 @@ def all_ready(platform: Platform) -> None:
 
 def finished(pod: Manifest) -> bool:
     return bool(pod["status"].get("phase") == "Succeeded")
-
-
-def app_url(platform: Platform) -> str:
-    service = platform.cluster.kube.get("service", "flask-app", platform.team)
-    assert service
-    return f"http://{service['spec']['clusterIP']}/checkout"
 
 
 def served_more(platform: Platform, count: int = 20) -> None:
@@ -126,6 +149,18 @@ def asked(query: Thanos) -> Iterator[Asked]:
         asking.join(60)
 
 
+SHOPPERS = ("node-1", "node-3")  # from which nodes people shop; the other one is drained
+
+
+@pytest.fixture(scope="module", autouse=True)
+def people(platform: Platform) -> None:
+    """Somebody may shop on two of the nodes."""
+    manifests = [shopper(platform.cluster.nodes[name]) for name in SHOPPERS]
+    platform.cluster.kube.apply(manifests, "--namespace", platform.team)
+    names = (f"pod/shopper-{name}" for name in SHOPPERS)
+    platform.cluster.kube.run("--namespace", platform.team, "wait", *names, "--for=condition=Ready", "--timeout=60s")
+
+
 def test_every_component_is_synced_and_healthy(platform: Platform) -> None:
     """Argo CD says so; the copies of what must outlive a node are on three of them, and nothing was restarted."""
     assert {"thanos-store", "thanos-receive", "flask-app"} <= platform.argocd.wait_synced(timeout=60).keys()
@@ -142,7 +177,7 @@ def test_every_component_is_synced_and_healthy(platform: Platform) -> None:
 
 def test_three_copies_are_one(platform: Platform, telemetry: Telemetry) -> None:
     """Each request is counted once, with its exemplars once, its trace and its line."""
-    with shoppers(platform.cluster.nodes["node-1"], app_url(platform)) as seen:
+    with shopping(platform, "node-1") as seen:
         served_more(platform, 60)
     assert seen.failed == {}
     assert len(telemetry.nothing_lost([])) == sum(seen.answers.values())
@@ -161,8 +196,7 @@ def test_a_node_dies_under_load(platform: Platform, telemetry: Telemetry) -> Non
     before, cluster = telemetry.settle(), platform.cluster
     victim = cluster.nodes[where(platform, "tempo")[0]]
     (app,) = [pod["metadata"]["name"] for pod in pods(platform, "app") if pod["spec"]["nodeName"] == victim.name]
-    outside = next(node for node in cluster.nodes.values() if node is not victim)
-    with shoppers(outside, app_url(platform), 6) as seen:
+    with shopping(platform, next(name for name in SHOPPERS if name != victim.name), 6) as seen:
         served_more(platform, 60)
         exported = platform.record.requests()
         wait_until(lambda: telemetry.counted() >= len(exported), "they are exported", 60, 0.5)
@@ -206,7 +240,7 @@ def test_a_node_dies_under_load(platform: Platform, telemetry: Telemetry) -> Non
 def test_drain_honours_the_budgets(platform: Platform, telemetry: Telemetry) -> None:
     """A node is drained under load and nobody notices; of a second one no ingestor may go meanwhile."""
     before, kube = telemetry.settle(), platform.cluster.kube
-    with shoppers(platform.cluster.nodes["node-1"], app_url(platform)) as seen:
+    with shopping(platform, "node-1") as seen:
         kube.run("drain", "node-2", "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=110s")
         try:
             selector = f"--pod-selector={PARTS['ingestor'][2]}"
@@ -226,7 +260,7 @@ def test_one_ingestor_more(platform: Platform, telemetry: Telemetry) -> None:
     """By the commit that docs/operations.md describes; series that move to it are still one."""
     before = telemetry.settle()
     receive = {"ingestor": {"replicas": 4}, "router": {"podAnnotations": {"ingestors": "4"}}}
-    with shoppers(platform.cluster.nodes["node-1"], app_url(platform)) as seen:
+    with shopping(platform, "node-1") as seen:
         revision = platform.overlay(
             "platform-apps/thanos-receive", {"thanos": {"receive": receive}}, "One ingestor more"
         )

@@ -13,3 +13,8 @@
 {{- end }}
 {{- join ", " $exporters }}
 {{- end }}
+
+{{/* A gRPC connection whose other end lost its power is given up within 20 s; the kernel would keep it for 15 minutes. */}}
+{{- define "collector.keepalive" -}}
+keepalive: {time: 10s, timeout: 10s}
+{{- end }}
