@@ -165,6 +165,20 @@ def test_tempo_says_when_to_try_again_and_drops_no_trace(platform: Baked, enviro
     assert limits["burst_size_bytes"] >= 4 * queue["batch"]["max_size"], "a batch above the burst is refused for ever"
 
 
+def test_a_grpc_connection_to_a_node_that_died_is_given_up(platform: Baked) -> None:
+    """Left out, the collector's exporter has no keepalive, and the kernel tries for a quarter of an hour."""
+    made = component(platform("default"), "otel-collector")
+    exporters = {
+        name: exporter
+        for each in made
+        if each["kind"] == "OpenTelemetryCollector"
+        for name, exporter in each["spec"]["config"]["exporters"].items()
+        if name.startswith("otlp_grpc")
+    }
+    assert exporters.keys() == {"otlp_grpc/tempo", "otlp_grpc/gateway"}
+    assert [each["keepalive"] for each in exporters.values()] == [{"time": "10s", "timeout": "10s"}] * 2
+
+
 OBJECT_STORE_USERS = {
     "thanos-receive": ["thanos-receive-ingestor"],
     "thanos-store": ["thanos-store-gateway", "thanos-compact"],
