@@ -39,8 +39,8 @@ MACHINE_SYSCTLS = (
     "kernel/panic_on_oops",
     "vm/overcommit_memory",
 )
-# PID 1 of a node: $1 its name, $2 its folder, $3 the Python that then reaps what is orphaned, the rest sysctl names. From
-# sys/ the kubelet learns how many cores there are.
+# PID 1 of a node: $1 its name, $2 its folder, $3 the Python that then reaps what is orphaned, the rest sysctl names.
+# From sys/ the kubelet learns how many cores there are.
 _INIT = """
 set -e
 name=$1 folder=$2 python=$3; shift 3

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.gitops.argocd import ArgoCD, argocd, story
+from tests.e2e.gitops.argocd import ArgoCD, argocd
 from tests.e2e.gitops.conftest import bake_for
 from tests.e2e.gitops.control_plane import control_plane
 from tests.e2e.gitops.controllers import controllers
@@ -94,7 +94,7 @@ def test_pods_wait_for_the_instrumentation(empty: Platform, tmp_path: Path) -> N
         empty.kube.apply([applications["flask-app"]])
         # The operator, and with it the kind Instrumentation, is not there yet: a few attempts fail.
         wait_until(lambda: retries(argo, "flask-app") >= 3, "Argo CD tries again", 90, interval=0.5)
-        assert "Instrumentation" in story(argo.application("flask-app") or {})
+        argo.wait_message("flask-app", "Instrumentation")  # while it tries again it has nothing to say for a moment
         assert empty.kube.get("deployment", "flask-app", TEAM) is None
         assert created() == []
 
