@@ -15,6 +15,7 @@ from tests.e2e.cluster.objectstore import ObjectStore, let_trust, object_store
 from tests.e2e.cluster.platform import Platform, prepare
 from tests.e2e.cluster.telemetry import Telemetry
 from tests.e2e.processes import Processes
+from tests.e2e.toolchain import tool
 
 S3_LOCATION = "s3.storage.example:9443"
 PRODUCTION_CORES = 8  # of each node: production asks for more than three times the cores of a small machine
@@ -106,6 +107,8 @@ def production(upstream: None, tmp_path_factory: pytest.TempPathFactory) -> Iter
     if elsewhere.named():
         pytest.skip("needs three nodes that this suite started: E2E_KUBECONFIG names a cluster of somebody else's")
     folder = tmp_path_factory.mktemp("production")
+    for name in ("metrics-server", "versitygw"):  # nothing is built beside a running cluster
+        tool(name)
     host = S3_LOCATION.partition(":")[0]
     with (
         cluster(folder / "cluster", nodes=3, cores=PRODUCTION_CORES, outside=[host]) as running,
