@@ -290,7 +290,7 @@ def test_blocks_outlive_the_ingestors(platform: Platform, telemetry: Telemetry, 
     at = time.time()
     before = {query: telemetry.thanos.instant(query, at) for query in (COUNTED, P95)}
     assert all(before.values())
-    # The newest samples stay in the write-ahead log, so there have to be later ones; of pods that are gone come no more.
+    # The newest samples stay in the write-ahead log, so there have to be later ones; pods that are gone send no more.
     newest = f"max(timestamp({SERVED}))"
     wait_until(lambda: (telemetry.thanos.value(newest) or 0) > at + 1, "later samples", 60, 1)
     names = [pod["metadata"]["name"] for pod in pods(platform, "ingestor")]
