@@ -142,18 +142,16 @@ class Platform:
         Without Terraform's provider, Helm installs the releases that Terraform works out.
         """
         self.started = time.time()
-        if not self.terraform:
-            self._install()
-            if given:
-                self.cluster.kube.apply(given)
-            self.script("secrets", self.environment)
-            self.argocd.wait_synced(timeout=900)
-        elif self.environment == "local":
+        if self.terraform and self.environment == "local":
             self.script("up", timeout=900)
         else:
-            more = ("-auto-approve", "-input=false", "-no-color", "-var", f"working_copy={REPOSITORY}")
-            self.script("terraform", self.environment, "apply", *more)
-            self.cluster.kube.apply(given)
+            if self.terraform:
+                more = ("-auto-approve", "-input=false", "-no-color", "-var", f"working_copy={REPOSITORY}")
+                self.script("terraform", self.environment, "apply", *more)
+            else:
+                self._install()
+            if given:
+                self.cluster.kube.apply(given)
             self.script("secrets", self.environment)
             self.argocd.wait_synced(timeout=900)
         self.measured["seconds from an empty cluster to all Healthy"] = f"{time.time() - self.started:.0f}"
