@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import os
+import select
+import socket
+import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -19,7 +24,8 @@ from tests.e2e.datapath.served import Request
 from tests.e2e.datapath.stack import Stack
 from tests.e2e.datapath.stores import TraceStore
 from tests.e2e.datapath.traffic import SERVED
-from tests.e2e.processes import HTTP, NotReady, wait_until
+from tests.e2e.datapath.wiring import python_environment
+from tests.e2e.processes import HTTP, LOOPBACK, NotReady, wait_until
 
 OUTAGE_SECONDS = 60
 QUEUED_BATCHES = 10  # of 3,000 traces and 1 MB
@@ -150,3 +156,67 @@ def test_unwritable_queue_is_refused_at_start(stack: Stack, new_stack: Callable[
     assert yaml.safe_load((other.folder / "collector.yaml").read_text())["extensions"]["file_storage"][
         "directory"
     ] == str(folder)
+
+
+# Exports two spans, one after the other, and prints their traces.
+_TWO_BATCHES = """
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+provider = TracerProvider()
+provider.add_span_processor(SimpleSpanProcessor(OTLPSpanExporter()))
+for number in range(2):
+    span = provider.get_tracer("it").start_span("batch")
+    span.end()
+    print(format(span.get_span_context().trace_id, "032x"))
+"""
+
+
+@contextmanager
+def falling_silent(target: str) -> Iterator[str]:
+    """Yield host:port of a way to ``target`` where each connection has one answer, and then nobody at its other end."""
+    with socket.create_server((LOOPBACK, 0)) as server:
+
+        def carry(client: socket.socket) -> None:
+            host, port = target.rsplit(":", 1)
+            with client, socket.create_connection((host, int(port))) as there:
+                answered = False
+                while ready := select.select([client, there], [], [], 30)[0]:
+                    for end in ready:
+                        data = end.recv(65536)
+                        if not data:
+                            return
+                        if end is there:
+                            answered = True
+                            client.sendall(data)
+                        elif not answered:
+                            there.sendall(data)
+
+        def accept() -> None:
+            with suppress(OSError):  # the server is closed
+                while True:
+                    threading.Thread(target=carry, args=(server.accept()[0],), daemon=True).start()
+
+        threading.Thread(target=accept, daemon=True).start()
+        yield f"{LOOPBACK}:{server.getsockname()[1]}"
+
+
+@pytest.mark.parametrize("kept", [False, True], ids=["as baked", "on a kept connection"])
+def test_a_collector_s_node_loses_its_power(stack: Stack, kept: bool) -> None:
+    """The next batch takes another connection and arrives; on the one to the dead node the SDK would give it up."""
+    python = python_environment(stack.declared) / "bin" / "python"
+    with falling_silent(stack.address("collector", "otlp-http")) as way:
+        baked = stack.baked_environment() | {"OTEL_EXPORTER_OTLP_TIMEOUT": "3"}
+        baked["OTEL_EXPORTER_OTLP_ENDPOINT"] = f"http://{way}"
+        if kept:
+            del baked["OTEL_EXPORTER_OTLP_HEADERS"]
+        told = subprocess.run(
+            [python, "-c", _TWO_BATCHES], env=os.environ | baked, check=True, capture_output=True, text=True
+        )
+    first, second = told.stdout.split()
+    wait_until(lambda: traffic.has_trace(stack, first), "the first batch arrives", 20)
+    if kept:
+        assert "Read timed out" in told.stderr
+        assert not traffic.has_trace(stack, second)
+    else:
+        wait_until(lambda: traffic.has_trace(stack, second), "the second batch arrives", 20)
