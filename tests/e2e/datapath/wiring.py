@@ -282,6 +282,8 @@ class Wiring:
             path.write_text(yaml.safe_dump(change(self.alertmanager_config())))
             arguments = [f"--config.file={path}", f"--storage.path={self.data(part)}", "--cluster.listen-address="]
             arguments.append(f"--web.listen-address={self.address(part)}")
+            baked = self.declared.values(part)[part]["extraArgs"]
+            arguments += [f"--{name}={value}" for name, value in baked.items()]
             return Program([toolchain.tool(part), *arguments], self.url(part) + "/-/ready")
         if part in THANOS:
             arguments = change(self.thanos_arguments(part))

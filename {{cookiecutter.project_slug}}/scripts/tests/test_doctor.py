@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import json
 import os
 import shutil
@@ -456,18 +457,27 @@ def test_ids_are_compared_in_hexadecimal() -> None:
 
 
 def alertmanager(*counts: tuple[int, int]) -> dict[str, object]:
-    """Return an Alertmanager's answers by path: at each look, how many notifications it counts and how many failed."""
-    looks = iter(counts)
+    """Return an Alertmanager's answers by path: at each look, how many pages it counts and how many failed.
+
+    With each look it has sent one more heartbeat, which is no page.
+    """
+    looks, heartbeats = iter(counts), itertools.count()
 
     class Metrics(dict[str, Any]):
         def get(self, path: str, default: object = None) -> object:
             if path != "/metrics":
                 return super().get(path, default)
             sent, failed = next(looks)
-            text = f'alertmanager_notifications_total{{integration="slack"}} {sent}\n'
-            return httpx.Response(
-                200, text=f'{text}alertmanager_notifications_failed_total{{integration="slack"}} {failed}\n'
+            series = (
+                ("total", "page", sent),
+                ("total", "watchdog", next(heartbeats)),
+                ("failed_total", "page", failed),
             )
+            text = "".join(
+                f'alertmanager_notifications_{name}{{integration="slack",receiver_name="{receiver}"}} {count}\n'
+                for name, receiver, count in series
+            )
+            return httpx.Response(200, text=text)
 
     return Metrics({"/api/v2/alerts": [{"labels": {"alertname": "Watchdog"}}]})
 

@@ -11,11 +11,12 @@ from ..model import Result, fail, ok, skip
 
 COMPONENT = "alertmanager"
 TEST_PAGE = "TestPage"
+PAGED = "page"
 # Longer than a replica waits for those before it (15 s each) after the group's own wait.
 PATIENCE = 90
 
 
-def integrations(context: Context, receiver: str = "page") -> list[str]:
+def integrations(context: Context, receiver: str = PAGED) -> list[str]:
     """Return the kinds of integration that a receiver has in git, such as ``slack``."""
     config = context.repository.values(COMPONENT).get(COMPONENT, {}).get("config", {})
     return [
@@ -52,14 +53,14 @@ def test_page(context: Context) -> Result:
     if not context.test_page:
         return skip("send one with --test-page")
     names = ("alertmanager_notifications_total", "alertmanager_notifications_failed_total")
-    before = [_notified(context, name) for name in names]
+    before = [_notified(context, name, PAGED) for name in names]
     context.post(COMPONENT, "/api/v2/alerts", [_test_alert()])
     kinds = integrations(context)
     if not kinds:
         return ok(f"Alertmanager has {TEST_PAGE}; no receiver is set up, look for it in Grafana")
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
-        sent, failed = (_notified(context, name) - was for name, was in zip(names, before, strict=True))
+        sent, failed = (_notified(context, name, PAGED) - was for name, was in zip(names, before, strict=True))
         if failed:
             return fail("receiver-refuses", f"{TEST_PAGE} was refused {failed:.0f} times")
         if sent:
@@ -79,7 +80,8 @@ def _test_alert() -> dict[str, object]:
     }
 
 
-def _notified(context: Context, metric: str) -> float:
-    """Return the sum of one of Alertmanager's counters."""
+def _notified(context: Context, metric: str, receiver: str = "") -> float:
+    """Return the sum of one of Alertmanager's counters, of one receiver or of all."""
     lines = context.get(COMPONENT, "/metrics").text.splitlines()
-    return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith((f"{metric} ", f"{metric}{{")))
+    label = f'receiver_name="{receiver}"' if receiver else ""
+    return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(f"{metric}{{") and label in line)
