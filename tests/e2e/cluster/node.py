@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -141,6 +142,8 @@ class Node:
         agent = tool("policy-agent", "policy-agent")
         self._start("policy-agent", agent, f"--kubeconfig={proxy}", f"--node={self.name}", f"--queue={QUEUE}")
         self._start("containerd", "containerd", "--config", self.folder / "containerd.toml")
+        # A kubelet that finds no runtime ends.
+        wait_until(self._has_runtime, f"containerd of {self.name} answers", 60, 0.05)
         self.start_kubelet()
         self._start("kube-proxy", tool("kubelet", "kube-proxy"), f"--config={self.folder / 'kube-proxy.yaml'}")
 
@@ -181,6 +184,10 @@ class Node:
             about = {"name": f"{self.name}-{number}"}
             made.append({"apiVersion": "v1", "kind": "PersistentVolume", "metadata": about, "spec": spec})
         return made
+
+    def _has_runtime(self) -> bool:
+        with socket.socket(socket.AF_UNIX) as client:
+            return client.connect_ex(f"/proc/{self.init}/root/run/containerd/containerd.sock") == 0
 
     def _start(self, part: str, *args: str | Path, entered: bool = True) -> Process:
         command = [*(self.enter if entered else ()), *args]
