@@ -139,7 +139,7 @@ def objects(collector: Manifest) -> Iterator[Manifest]:
     owner = {key: collector[key] for key in ("apiVersion", "kind")} | {key: about[key] for key in ("name", "uid")}
 
     def made(kind: str, of_name: str, **rest: object) -> Manifest:
-        labels = {**about.get("labels", {}), **selector, "app.kubernetes.io/name": of_name}
+        labels = {**about.get("labels", {}), **selector, "app.kubernetes.io/name": of_name.removesuffix("-headless")}
         meta = {"name": of_name, "namespace": about["namespace"], "labels": labels}
         version = "v1" if kind in ("ConfigMap", "Service") else "apps/v1"
         meta["ownerReferences"] = [{**owner, "controller": True, "blockOwnerDeletion": True}]

@@ -36,8 +36,8 @@ from tests.platforms import bake
 MIRROR = "mirror"
 REPOSITORY = Path("/run/repository")  # where a node has the working copy
 PEAK_AFTER = 90  # seconds, from before the first command
-# Takes the app's folder and a number: prints the seed whose first peak begins soonest after so many seconds. At some times
-# of day no seed has one for a minute.
+# Takes the app's folder and a number: prints the seed whose first peak begins soonest after so many seconds. At some
+# times of day no seed has one for a minute.
 _SEED = """
 import sys, time
 sys.path.insert(0, sys.argv[1])

@@ -91,6 +91,24 @@ def started_again(platform: Platform, since: float) -> None:
     wait_until(done, "every container was started again", 300, 1)
 
 
+def webhooks_answer(platform: Platform) -> None:
+    """Wait until the API server reaches the operator's webhooks: it keeps its connections to pods that died for a while.
+
+    What Argo CD compares meanwhile fails, and may be called Synced afterwards (docs/operations.md, Known of Argo CD).
+    """
+    kube = platform.cluster.kube
+    found = kube.get("instrumentations.opentelemetry.io", "python", platform.team)
+    assert found
+    about = {key: found["metadata"][key] for key in ("name", "namespace")}
+    asked = {**{key: found[key] for key in ("apiVersion", "kind", "spec")}, "metadata": about}
+
+    def answer() -> bool:
+        kube.apply([asked], "--dry-run=server", "--field-manager=probe")
+        return True
+
+    wait_until(answer, "the webhooks answer", 180, 1)
+
+
 def served_more(platform: Platform, count: int = 15) -> None:
     """Wait until the app has served that many more requests."""
     before = len(platform.record.requests())
@@ -228,6 +246,7 @@ def test_reboot(platform: Platform, telemetry: Telemetry, node: Node) -> None:
     platform.cluster.boot(node)
     platform.mount(node)
     started_again(platform, end)
+    webhooks_answer(platform)
     platform.argocd.wait_synced(timeout=300)
     wait_until(lambda: telemetry.counted() == counted, "the old counts are back", 120, 1)
     with shoppers(node, app_url(platform)) as seen:
