@@ -25,9 +25,7 @@ from tests.e2e.processes import HTTP, wait_until
 EXPLAINED = {
     "CgroupV1": "",  # about the machine
     "ClusterIPNotAllocated": "repairing",  # the API server looks for lost addresses before it has heard of a new Service
-    # A claim that was made a moment before its pod, and a volume that is being bound.
-    "FailedScheduling": "no nodes available|unbound|didn't find available persistent volumes|did not have enough"
-    '|persistentvolumeclaim ".*" not found',
+    "FailedScheduling": "",  # tried again: that every pod runs in the end is a test of its own
     # Not ready yet, or asked before it listens; that nobody was restarted for it is a test of its own.
     "Unhealthy": "(Readiness|Startup) probe failed|Liveness probe failed: .*connection refused",
     "FailedMount": "not found|failed to sync|Unable to attach or mount",  # a Secret that the next step makes
