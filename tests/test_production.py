@@ -179,6 +179,12 @@ def test_a_grpc_connection_to_a_node_that_died_is_given_up(platform: Baked) -> N
     assert [each["keepalive"] for each in exporters.values()] == [{"time": "10s", "timeout": "10s"}] * 2
 
 
+def test_a_gateway_leaves_its_service_before_it_ends(platform: Baked) -> None:
+    """An export that reached a collector as it ended got no answer, and the SDK does not try that again."""
+    gateway = one(component(platform("default"), "otel-collector"), "OpenTelemetryCollector", "otel")
+    assert gateway["spec"]["lifecycle"] == {"preStop": {"sleep": {"seconds": 5}}}
+
+
 OBJECT_STORE_USERS = {
     "thanos-receive": ["thanos-receive-ingestor"],
     "thanos-store": ["thanos-store-gateway", "thanos-compact"],

@@ -25,7 +25,9 @@ from tests.e2e.processes import HTTP, wait_until
 EXPLAINED = {
     "CgroupV1": "",  # about the machine
     "ClusterIPNotAllocated": "repairing",  # the API server looks for lost addresses before it has heard of a new Service
-    "FailedScheduling": "",  # tried again: that every pod runs in the end is a test of its own
+    # A node or a volume that is not ready yet, a claim made a moment before its pod.
+    "FailedScheduling": "no nodes available|untolerated taint|unbound|didn't find available persistent volumes"
+    '|did not have enough|persistentvolumeclaim ".*" not found',
     # Not ready yet, or asked before it listens; that nobody was restarted for it is a test of its own.
     "Unhealthy": "(Readiness|Startup) probe failed|Liveness probe failed: .*connection refused",
     "FailedMount": "not found|failed to sync|Unable to attach or mount",  # a Secret that the next step makes
