@@ -149,6 +149,21 @@ def test_an_exemplar_leads_to_its_trace(answers: dict[str, Any], finding: str | 
     assert traces.trace(context({"/api/v1/query_exemplars": exemplar(), **answers}, {})).finding == finding
 
 
+@pytest.mark.parametrize(("first_report", "finding"), [(60, None), (600, "trace-expired")])
+def test_what_the_sdk_gave_up_before_the_collector_came_is_nobody_s_fault(
+    first_report: float, finding: str | None
+) -> None:
+    (young,), (lost,) = (exemplar(age)["data"] for age in (20, 300))
+    lost["exemplars"][0]["labels"] = {"trace_id": "f" * 32, "span_id": SPAN}
+    answers = {
+        "/api/v1/query_exemplars": {"data": [young, lost]},
+        f"/api/traces/{TRACE}": span(),
+        f"/api/traces/{'f' * 32}": httpx.Response(404),
+        "/api/search": {"traces": [{}]},
+    }
+    assert traces.trace(context(answers, {"min_over_time": time.time() - first_report})).finding == finding
+
+
 def test_a_trace_that_waits_in_the_collector_is_not_missing() -> None:
     answers = {"/api/v1/query_exemplars": exemplar(), f"/api/traces/{TRACE}": httpx.Response(404)}
     result = traces.trace(context({**answers, "/api/search": {"traces": []}}, {"queue_size": 2e6}))
@@ -163,6 +178,8 @@ def test_a_trace_leads_to_its_log_lines(with_id: int, any_line: int, finding: st
     def answer(request: httpx.Request) -> httpx.Response:
         if request.url.path == "/api/v1/query_exemplars":
             return httpx.Response(200, json=exemplar())
+        if request.url.path == "/api/v1/query":
+            return httpx.Response(200, json=vector())
         count = with_id if "trace_id" in request.url.params.get("query", "") else any_line
         return httpx.Response(200, json={"data": {"result": [{"values": [["1", "a line"]] * count}]}})
 

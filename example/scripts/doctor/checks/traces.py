@@ -6,14 +6,21 @@ import time
 
 from ..context import Context, Exemplar
 from ..model import MissingError, Result, fail, ok, warn
+from ..names import COLLECTOR_UPTIME
 
 SAMPLE = 5
 QUEUED = 'sum(otelcol_exporter_queue_size{exporter="otlp_grpc/tempo"})'
 
 
 def settled(context: Context) -> list[Exemplar]:
-    """Return a few exemplars whose trace had time to arrive, spread evenly from the newest to the oldest."""
+    """Return a few exemplars whose trace had time to arrive, spread evenly from the newest to the oldest.
+
+    Those from before the collector's first report are left out where there are later ones: an SDK that waits for a
+    collector for more than half a minute gives up the spans of its first seconds.
+    """
+    first = context.number(f"min(min_over_time(timestamp({COLLECTOR_UPTIME})[{context.since:.0f}s:10s]))") or 0
     traced = [exemplar for exemplar in context.exemplars if exemplar.trace_id]
+    traced = [exemplar for exemplar in traced if exemplar.time >= first] or traced
     old = [exemplar for exemplar in traced if time.time() - exemplar.time >= context.settle] or traced
     places = {round(step * (len(old) - 1) / (SAMPLE - 1)) for step in range(SAMPLE)} if old else ()
     return [old[place] for place in sorted(places)]

@@ -6,8 +6,8 @@ from typing import Any
 
 from ..context import Context
 from ..model import Result, UnreachableError, fail, ok, warn
+from ..names import COLLECTOR, COLLECTOR_UPTIME
 
-SELF = 'service_name="otel-collector"'
 SIGNALS = {"metrics": "metric_points", "traces": "spans", "logs": "log_records"}
 # Exporters that deliver nothing.
 IDLE = {"debug", "nop", "file"}
@@ -59,22 +59,22 @@ def live(context: Context) -> Result:
     # Its own metrics take the way of all metrics: while that is broken, their absence proves nothing.
     if blocked := _metrics_blocked(context):
         return warn(f"{answers}; its own metrics cannot be read: {blocked}")
-    if not context.fresh(f'{{__name__=~"otelcol_process_uptime.*",{SELF}}}'):
+    if not context.fresh(COLLECTOR_UPTIME):
         return fail(
             "exporter-removed",
             f"Receive and Query work, but none of its own metrics of the last {context.max_age:g} s arrived",
         )
-    capacity = context.by("exporter", f"sum by (exporter) (otelcol_exporter_queue_capacity{{{SELF}}})")
-    size = context.by("exporter", f"sum by (exporter) (otelcol_exporter_queue_size{{{SELF}}})")
+    capacity = context.by("exporter", f"sum by (exporter) (otelcol_exporter_queue_capacity{{{COLLECTOR}}})")
+    size = context.by("exporter", f"sum by (exporter) (otelcol_exporter_queue_size{{{COLLECTOR}}})")
     for signal in wanted(context):
-        if not context.fresh(f'otelcol_exporter_queue_capacity{{{SELF},data_type="{signal}"}}'):
+        if not context.fresh(f'otelcol_exporter_queue_capacity{{{COLLECTOR},data_type="{signal}"}}'):
             return fail("exporter-removed", f"no exporter has a queue for {signal}")
     filled = {name: size.get(name, 0) / room for name, room in capacity.items() if room}
     shown = ", ".join(f"{name} {share:.0%}" for name, share in filled.items())
     if any(share > 0.5 for share in filled.values()):
         return fail("queue-filling", f"queues: {shown}")
     accepted = sum(
-        context.number(f"sum(rate(otelcol_receiver_accepted_{unit}_total{{{SELF}}}[2m]))") or 0
+        context.number(f"sum(rate(otelcol_receiver_accepted_{unit}_total{{{COLLECTOR}}}[2m]))") or 0
         for unit in SIGNALS.values()
     )
     return ok(f"takes {accepted:.0f} items/s; queues: {shown}")
