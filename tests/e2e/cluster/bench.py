@@ -55,18 +55,29 @@ def peak(platform: Platform) -> Memory:
     return most
 
 
-def page(healthy: float, exemplar: float, at_rest: Memory, at_most: Memory) -> str:
+def replaced(platform: Platform) -> set[str]:
+    """Return the pods of which an image is a stand-in's."""
+    stand_ins = set(platform.sources.of("stand-in"))
+    return {
+        WORKLOAD.sub("", pod["metadata"]["name"])
+        for pod in platform.pods()
+        if stand_ins & {container["image"] for container in pod["spec"]["containers"]}
+    }
+
+
+def page(healthy: float, exemplar: float, at_rest: Memory, at_most: Memory, stand_ins: set[str]) -> str:
     """Return the page."""
     rested = {WORKLOAD.sub("", name): used for name, (used, _, _) in at_rest.items()}
-    lines = []
-    for name, (used, request, limit) in sorted(at_most.items()):
-        workload = WORKLOAD.sub("", name)
-        lines.append((workload, rested.get(workload, 0), used, request, limit))
-    rest, used, request, limit = (sum(column) for column in list(zip(*lines, strict=True))[1:])
-    rows = [
-        f"| {name} | {rest} | {used} | {request} | {limit} | {used / limit:.2f} × |"
-        for name, rest, used, request, limit in [*lines, ("**all**", rest, used, request, limit)]
-    ]
+    rows, rest_of_all, used_of_all = [], 0, 0
+    for name, (used, request, limit) in sorted((WORKLOAD.sub("", pod), memory) for pod, memory in at_most.items()):
+        if name in stand_ins:
+            rows.append(f"| {name} | stand-in | stand-in | {request} | {limit} | |")
+            continue
+        rest = rested.get(name, 0)
+        rest_of_all, used_of_all = rest_of_all + rest, used_of_all + used
+        rows.append(f"| {name} | {rest} | {used} | {request} | {limit} | {used / limit:.2f} × |")
+    requests, limits = (sum(memory[place] for memory in at_most.values()) for place in (1, 2))
+    rows.append(f"| **all** | {rest_of_all} | {used_of_all} | {requests} | {limits} | |")
     return f"""# The first minutes
 
 `make bench` measures this in the cluster suite's containers: the default platform, environment local, one node of
@@ -76,7 +87,8 @@ def page(healthy: float, exemplar: float, at_rest: Memory, at_most: Memory) -> s
 - the first exemplar of a request in Thanos after {exemplar:.0f} s, {exemplar / healthy:.2f} × of that.
 
 MiB of each pod: its working set without load for {SETTLED_SECONDS} s, and the most in a peak of the simulator; what it asks
-for, what it may have at most, and the share of that which the peak takes.
+for, what it may have at most, and the share of that which the peak takes. What stand-ins use
+says nothing, and is left out of the sum.
 
 | pod | idle | peak | request | limit | peak of limit |
 |---|---|---|---|---|---|
@@ -107,7 +119,7 @@ def main() -> int:
                 found = wait_until(lambda: telemetry.exemplars(platform.started, time.time()), "an exemplar", 120, 1)
                 exemplar = min(it.time for it in found) - platform.started
                 at_rest = idle(platform)
-                PAGE.write_text(page(healthy, exemplar, at_rest, peak(platform)))
+                PAGE.write_text(page(healthy, exemplar, at_rest, peak(platform), replaced(platform)))
     print(PAGE.read_text())
     return 0
 
