@@ -50,8 +50,8 @@ def page(results: Results) -> str:
         "# Benchmarks of the data path",
         "`make bench` measures this and writes this page and the plot (about nine minutes on 2 cores; it needs what `make e2e` "
         f"needs). Last run: {cores} cores, {machine}, Linux, {versions}, parts and load on the same machine. Absolute "
-        "numbers are this machine's; compare the ratios. Method: the modules of `tests/e2e/datapath/bench/`. What the whole platform needs in containers: "
-        "[the first minutes](first-minutes.md).",
+        "numbers are this machine's; compare the ratios. Method: the modules of `tests/e2e/datapath/bench/`. What "
+        "the whole platform needs in containers: [the first minutes](first-minutes.md).",
         "## Native or classic histograms",
         "The same simulator, the same load profile, one histogram each way. p95 errors are against the simulator's own log "
         "lines; the bytes are those of one OTLP export of one label set; at the baked export interval, "
