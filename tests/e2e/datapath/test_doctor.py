@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import time
@@ -12,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+from opentelemetry.proto.metrics.v1.metrics_pb2 import AGGREGATION_TEMPORALITY_CUMULATIVE
 
 from tests.e2e.datapath import traffic
 from tests.e2e.datapath.backends import Loki, Tempo
@@ -19,7 +22,7 @@ from tests.e2e.datapath.doctor import doctor, names
 from tests.e2e.datapath.stack import Stack
 from tests.e2e.datapath.stores import LogStore, TraceStore
 from tests.e2e.datapath.wiring import reports_every_second
-from tests.e2e.processes import wait_until
+from tests.e2e.processes import HTTP, wait_until
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +70,31 @@ def test_the_table_reads_without_colours(stack: Stack) -> None:
     table = wait_until(healthy, "the doctor finds exemplars", timeout=60, interval=1)
     assert "No hop is broken" in table
     assert "\x1b" not in table
+
+
+def test_what_was_before_the_collector_breaks_no_hop(stack: Stack) -> None:
+    """On a new cluster an exemplar may outlive its trace, which the SDK gave up before a collector was there."""
+    early = time.time() - 600
+    request = ExportMetricsServiceRequest()
+    resource = request.resource_metrics.add()
+    resource.resource.attributes.add(key="service.name").value.string_value = "checkout"
+    metric = resource.scope_metrics.add().metrics.add(name="http.server.request.duration", unit="s")
+    metric.exponential_histogram.aggregation_temporality = AGGREGATION_TEMPORALITY_CUMULATIVE
+    # No request more, so that counts stay exact.
+    point = metric.exponential_histogram.data_points.add(time_unix_nano=time.time_ns())
+    point.attributes.add(key="http.route").value.string_value = "/early"
+    lost = point.exemplars.add(time_unix_nano=int(early * 1e9), as_double=2, trace_id=os.urandom(16))
+    lost.span_id = os.urandom(8)
+    answer = HTTP.post(
+        f"{stack.url('collector', 'otlp-http')}/v1/metrics",
+        content=request.SerializeToString(),
+        headers={"Content-Type": "application/x-protobuf"},
+    )
+    assert answer.status_code == 200, answer.text
+    metric_name = "http_server_request_duration_seconds"
+    wait_until(lambda: stack.query.exemplars(metric_name, early - 1, early + 1), "Thanos has the exemplar", 30)
+    hops = {hop["hop"]: hop for hop in json.loads(doctor(stack, "--json").stdout)["hops"]}
+    assert hops["Trace of an exemplar"]["status"] == "ok", hops["Trace of an exemplar"]
 
 
 @contextmanager
