@@ -21,6 +21,13 @@ lint: .venv/.ready .venv-e2e/.ready ## Ruff and mypy over hooks and tests, yamll
 	.venv-e2e/bin/mypy
 	.venv/bin/yamllint --strict .
 
+GITOPS_PROGRAMS := etcd kubernetes kwok helm registry crane kubeseal argocd versitygw fake-gcs-server
+NODE_PROGRAMS := etcd kubelet policy-agent coredns registry crane thanos alertmanager argocd
+
+.PHONY: programs
+programs: .venv-e2e/.ready ## Build beforehand what the last two suites run (needs Go)
+	.venv-e2e/bin/python -m tests.e2e.toolchain $(GITOPS_PROGRAMS) $(NODE_PROGRAMS) >/dev/null
+
 .PHONY: e2e
 e2e: .venv-e2e/.ready ## The data path on real collector and Thanos (needs Go; the first run builds them)
 	.venv-e2e/bin/python -m tests.e2e.datapath.prepare >/dev/null
@@ -28,7 +35,7 @@ e2e: .venv-e2e/.ready ## The data path on real collector and Thanos (needs Go; t
 
 .PHONY: e2e-gitops
 e2e-gitops: .venv-e2e/.ready ## GitOps on a real API server and Argo CD (needs Go; the first run builds them)
-	.venv-e2e/bin/python -m tests.e2e.toolchain etcd kubernetes kwok helm registry crane kubeseal argocd versitygw fake-gcs-server >/dev/null
+	.venv-e2e/bin/python -m tests.e2e.toolchain $(GITOPS_PROGRAMS) >/dev/null
 	.venv-e2e/bin/python -m pytest -v --no-header tests/e2e/gitops $(ARGS)
 
 .PHONY: control-plane
@@ -37,7 +44,7 @@ control-plane: .venv-e2e/.ready ## Start that API server by hand, print its kube
 
 .PHONY: e2e-cluster
 e2e-cluster: .venv-e2e/.ready ## The platform in real containers on real nodes (needs root, Go and a few packages, which it names)
-	.venv-e2e/bin/python -m tests.e2e.toolchain kubernetes helm $(if $(E2E_KUBECONFIG),,etcd kubelet policy-agent coredns registry crane thanos alertmanager argocd) >/dev/null
+	.venv-e2e/bin/python -m tests.e2e.toolchain kubernetes helm $(if $(E2E_KUBECONFIG),,$(NODE_PROGRAMS)) >/dev/null
 	.venv-e2e/bin/python -m pytest -v --no-header tests/e2e/cluster $(ARGS)
 
 NODES ?= 1

@@ -6,6 +6,7 @@ import base64
 import itertools
 import json
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -162,6 +163,19 @@ def test_what_the_sdk_gave_up_before_the_collector_came_is_nobody_s_fault(
         "/api/search": {"traces": [{}]},
     }
     assert traces.trace(context(answers, {"min_over_time": time.time() - first_report})).finding == finding
+
+
+def test_a_short_window_has_its_oldest_exemplars_too() -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.url.path == "/api/v1/query_exemplars":
+            return httpx.Response(200, json={"data": [*exemplar(19)["data"], *exemplar(16)["data"]]})
+        # A collector that reports since yesterday; the first step of a subquery lies up to 10 s after its range began.
+        reach = float(re.findall(r"\[(\d+)s:10s\]", request.url.params["query"])[0])
+        return httpx.Response(200, json=vector(time.time() - reach + 10))
+
+    asked = context(since=20)
+    asked.transport = httpx.MockTransport(answer)
+    assert [round(time.time() - each.time) for each in traces.settled(asked)] == [16, 19]
 
 
 def test_a_trace_that_waits_in_the_collector_is_not_missing() -> None:

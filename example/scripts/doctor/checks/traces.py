@@ -10,6 +10,8 @@ from ..names import COLLECTOR_UPTIME
 
 SAMPLE = 5
 QUEUED = 'sum(otelcol_exporter_queue_size{exporter="otlp_grpc/tempo"})'
+# Seconds before the window in which a report shows that the collector is older than the window.
+BEFORE = 300
 
 
 def settled(context: Context) -> list[Exemplar]:
@@ -18,7 +20,9 @@ def settled(context: Context) -> list[Exemplar]:
     Those from before the collector's first report are left out where there are later ones: an SDK that waits for a
     collector for more than half a minute gives up the spans of its first seconds.
     """
-    first = context.number(f"min(min_over_time(timestamp({COLLECTOR_UPTIME})[{context.since:.0f}s:10s]))") or 0
+    # The steps of a subquery are multiples of 10 s: the first may lie that much after its range began.
+    reach = f"{context.since + BEFORE:.0f}s:10s"
+    first = context.number(f"min(min_over_time(timestamp({COLLECTOR_UPTIME})[{reach}]))") or 0
     traced = [exemplar for exemplar in context.exemplars if exemplar.trace_id]
     traced = [exemplar for exemplar in traced if exemplar.time >= first] or traced
     old = [exemplar for exemplar in traced if time.time() - exemplar.time >= context.settle] or traced
