@@ -26,7 +26,7 @@ NODE_PROGRAMS := etcd kubelet policy-agent coredns registry crane thanos alertma
 
 .PHONY: programs
 programs: .venv-e2e/.ready ## Build beforehand what the last two suites run (needs Go)
-	.venv-e2e/bin/python -m tests.e2e.toolchain $(GITOPS_PROGRAMS) $(NODE_PROGRAMS) >/dev/null
+	.venv-e2e/bin/python -m tests.e2e.toolchain $(sort $(GITOPS_PROGRAMS) $(NODE_PROGRAMS)) >/dev/null
 
 .PHONY: e2e
 e2e: .venv-e2e/.ready ## The data path on real collector and Thanos (needs Go; the first run builds them)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -176,6 +176,26 @@ def test_every_panel_of_every_dashboard_has_data(watched: Watched) -> None:
                 empty.append(where)
     assert asked > 55
     assert empty == []
+
+
+def test_what_nobody_asks_for_any_more_is_never_nan(watched: Watched) -> None:
+    """A ratio of no requests is left out: a row or an edge is blank there."""
+
+    def later() -> Watched:
+        idle = replace(watched, start=watched.end, end=time.time())
+        requests = idle.panel("Routes by failed requests", "B")
+        assert requests
+        assert set(requests.values()) == {0}
+        return idle
+
+    idle = wait_until(later, "a stretch of samples without a request", interval=1)
+    graph(watched.stack, idle.end)
+    shown = {
+        f"{title} {target['refId']}": idle.ask(target["expr"]).values()
+        for title, target in targets(watched.stack.declared)
+        if target["datasource"]["type"] == "prometheus"
+    }
+    assert {where for where, values in shown.items() if any(value != value for value in values)} == set()
 
 
 def test_the_service_graph_counts_each_request_once(watched: Watched) -> None:
