@@ -18,6 +18,7 @@ from tests.e2e.processes import wait_until
 # Parts whose restart nobody may notice, in the order of the data path.
 RESTARTED = ("app", "collector", "router", "ingestor", "query", "tempo")
 OUTAGE_SECONDS = 60
+LONGEST_REQUEST_SECONDS = 5
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -27,6 +28,16 @@ def quiet(platform: Platform, nodes: dict[str, Node]) -> None:
     platform.argocd.refresh("load-generator")
     platform.argocd.wait_synced("load-generator", revision=revision, timeout=120)
     wait_until(lambda: not platform.pods("app.kubernetes.io/name=load-generator"), "no load", 60, 1)
+    served, since = -1, 0.0
+
+    def still() -> bool:
+        nonlocal served, since
+        if (now := len(platform.record.requests())) != served:
+            served, since = now, time.monotonic()
+        return time.monotonic() - since > LONGEST_REQUEST_SECONDS
+
+    # A request whose shopper was stopped goes on in the app: counted too late, it would be one too many.
+    wait_until(still, "the last requests are served", 60, 0.5)
 
 
 @pytest.fixture(autouse=True)

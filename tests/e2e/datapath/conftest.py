@@ -17,7 +17,7 @@ from tests.e2e.processes import Processes
 # An object store, so that the Store Gateway and the Compactor are part of the bake; the bucket itself is a folder here.
 ANSWERS = {"object_storage": "s3"}
 # Files that take minutes: they go first, so that in the end no worker has one while the others have nothing.
-LONG = ("test_object_stores.py", "test_alerts.py", "test_slo.py", "test_faults.py", "test_story.py", "test_doctor.py")
+LONG = ("test_alerts.py", "test_doctor.py", "test_object_stores.py", "test_faults.py", "test_slo.py", "test_story.py")
 
 
 def pytest_configure() -> None:
