@@ -55,23 +55,25 @@ def wait_until(
         time.sleep(interval)
 
 
-_given_ports: set[int] = set()
+# Each port that was given out, and the UDP socket that claims it among the sessions of this machine.
+_claims: dict[int, socket.socket] = {}
 _ports_lock = threading.Lock()
 
 
 def free_port() -> int:
-    """Return a loopback port that nobody listens on and that this session has not given out before.
+    """Return a loopback port that nobody listens on and that no session that still runs has given out before.
 
     Ports come from below the usual ephemeral range, so that no outgoing connection takes one before its server binds it.
     """
     with _ports_lock:
         for port in random.SystemRandom().sample(range(15000, 32000), 500):
-            if port in _given_ports:
-                continue
+            claim = socket.socket(type=socket.SOCK_DGRAM)
             with socket.socket() as probe, suppress(OSError):
+                claim.bind((LOOPBACK, port))
                 probe.bind((LOOPBACK, port))
-                _given_ports.add(port)
+                _claims[port] = claim
                 return port
+            claim.close()
     raise RuntimeError("no free port found on loopback")
 
 

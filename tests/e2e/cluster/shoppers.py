@@ -20,16 +20,16 @@ from tests.e2e.datapath.served import Request, requests_in
 _SHOP = """
 import collections, json, sys, threading, urllib.error, urllib.request
 url, shoppers = sys.argv[1], int(sys.argv[2])
-seen, over = collections.Counter(), threading.Event()
+seen, over = [], threading.Event()
 def shop():
     while not over.wait(0.4):
         try:
             with urllib.request.urlopen(url, timeout=30) as answer:
-                seen[str(answer.status)] += 1
+                seen.append(str(answer.status))
         except urllib.error.HTTPError as error:
-            seen[str(error.code)] += 1
+            seen.append(str(error.code))
         except OSError as error:
-            seen[repr(error)] += 1
+            seen.append(repr(error))
 threads = [threading.Thread(target=shop) for _ in range(shoppers)]
 for thread in threads:
     thread.start()
@@ -37,7 +37,7 @@ sys.stdin.read()
 over.set()
 for thread in threads:
     thread.join()
-print(json.dumps(seen))
+print(json.dumps(collections.Counter(seen)))
 """
 
 
